@@ -1,0 +1,75 @@
+//! outgoingctl: administrators' commands to outgoingd.
+//!
+//! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, [`show`] and [`rows`] print what
+//! came back, as tables for people or as JSON for programs. Exit statuses are decided here and nowhere else.
+
+mod arguments;
+
+mod verbs;
+
+mod import;
+
+mod show;
+
+mod rows;
+
+mod moment;
+
+use arguments::Arguments;
+use clap::Parser;
+use outgoingd_client::Error;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The daemon said no, or could not be asked.
+    #[error("{0}")]
+    Client(#[from] Error),
+    /// Something outside the daemon: a file to import, standard output.
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+    /// Some of several subjects or lines failed; each was reported as it happened.
+    #[error("{0}")]
+    Some(String),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match verbs::run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has enough: head(1), a pager.
+        Err(Failure::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("outgoingctl: {failure}{}", advice(&failure));
+            ExitCode::from(exit_status(&failure))
+        }
+    }
+}
+
+/// The statuses are part of the interface; 2, wrong usage, is clap's. 69 and 77 are `EX_UNAVAILABLE` and `EX_NOPERM` of `sysexits(3)`.
+fn exit_status(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Client(error) if error.is_not_permitted() => 77,
+        Failure::Client(Error::Unreachable { .. } | Error::Lost { .. }) => 69,
+        Failure::Client(_) | Failure::Io { .. } | Failure::Some(_) => 1,
+    }
+}
+
+/// What to do next, where the error does not say it itself.
+fn advice(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Client(Error::Unreachable { source, .. }) => match source.kind() {
+            ErrorKind::PermissionDenied => "; become root, or a member of the socket's group",
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                "; is it running? (systemctl status outgoingd.socket outgoingd.service)"
+            }
+            _ => "; see systemctl status outgoingd",
+        },
+        Failure::Client(Error::Lost { .. }) => {
+            "; a change may have been made or not: look with `outgoingctl status`, or repeat it, which does no harm"
+        }
+        _ => "",
+    }
+}

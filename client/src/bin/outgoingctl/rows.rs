@@ -1,0 +1,254 @@
+//! The JSON that programs see: one object a line. Names and shapes here are part of the interface.
+
+use crate::moment;
+use outgoingd_client::protocol::message::{self, Action, Cause, Kind, LogEntry, Stats, Status};
+use serde::{Deserialize, Serialize};
+
+/// A flag, as `list`, `status` and `export` print it and `import` reads it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Flag {
+    pub(crate) subject: String,
+    #[serde(rename = "flag")]
+    pub(crate) kind: KindName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) notice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum KindName {
+    Hold,
+    Suspend,
+}
+
+/// What became of one subject or message.
+#[derive(Serialize)]
+pub(crate) struct Done<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) command: &'a str,
+    pub(crate) changed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) warning: Option<&'a str>,
+}
+
+/// What did not become of one subject, message or line.
+#[derive(Serialize)]
+pub(crate) struct Failed<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) command: &'a str,
+    pub(crate) error: &'a str,
+    pub(crate) cause: &'a str,
+}
+
+#[derive(Serialize)]
+pub(crate) struct StatusRow {
+    subject: String,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    /// The first one decides.
+    flags: Vec<Flag>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct CheckRow<'a> {
+    pub(crate) identity: &'a str,
+    pub(crate) verdict: &'static str,
+    pub(crate) microseconds: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct LogRow {
+    sequence: u64,
+    at: String,
+    action: &'static str,
+    subject: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
+    by: String,
+    uid: u32,
+    pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ImportRow {
+    pub(crate) changed: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) refused: u64,
+}
+
+/// Counters by name, for people and programs alike.
+pub(crate) fn stats(stats: &Stats) -> Vec<(&'static str, serde_json::Value)> {
+    let Stats {
+        version,
+        started,
+        held,
+        suspended,
+        passes,
+        lookups_ok,
+        lookups_hold,
+        lookups_suspend,
+        notices,
+        malformed,
+        slow_peers,
+        timed_out,
+        turned_away,
+        changes,
+        refused,
+        fallback_writes,
+        fallback_failures,
+        latency_p50_ns,
+        latency_p90_ns,
+        latency_p99_ns,
+        latency_p999_ns,
+    } = stats;
+    let numbers = [
+        ("held", held),
+        ("suspended", suspended),
+        ("passes", passes),
+        ("lookups_ok", lookups_ok),
+        ("lookups_hold", lookups_hold),
+        ("lookups_suspend", lookups_suspend),
+        ("notices", notices),
+        ("malformed", malformed),
+        ("slow_peers", slow_peers),
+        ("timed_out", timed_out),
+        ("turned_away", turned_away),
+        ("changes", changes),
+        ("refused", refused),
+        ("fallback_writes", fallback_writes),
+        ("fallback_failures", fallback_failures),
+        ("latency_p50_ns", latency_p50_ns),
+        ("latency_p90_ns", latency_p90_ns),
+        ("latency_p99_ns", latency_p99_ns),
+        ("latency_p999_ns", latency_p999_ns),
+    ];
+    let words = [("version", version.clone().into()), ("started", moment::rfc3339(*started).into())];
+    words.into_iter().chain(numbers.map(|(name, number)| (name, (*number).into()))).collect()
+}
+
+impl From<message::Flag> for Flag {
+    fn from(flag: message::Flag) -> Flag {
+        Flag {
+            subject: flag.subject,
+            kind: flag.kind.into(),
+            since: flag.since.map(moment::rfc3339),
+            until: flag.until.map(moment::rfc3339),
+            by: flag.by,
+            reason: flag.reason,
+            notice: flag.notice,
+        }
+    }
+}
+
+impl TryFrom<Flag> for message::Flag {
+    type Error = String;
+
+    fn try_from(flag: Flag) -> Result<message::Flag, String> {
+        let time = |name, text: Option<String>| {
+            text.map(|text| moment::parse(&text).map_err(|error| format!("{name}: {error}"))).transpose()
+        };
+        Ok(message::Flag {
+            kind: flag.kind.into(),
+            since: time("since", flag.since)?,
+            until: time("until", flag.until)?,
+            subject: flag.subject,
+            by: flag.by,
+            reason: flag.reason,
+            notice: flag.notice,
+        })
+    }
+}
+
+impl From<Status> for StatusRow {
+    fn from(status: Status) -> StatusRow {
+        StatusRow {
+            subject: status.subject,
+            verdict: status.verdict.as_str(),
+            owner: status.owner,
+            flags: status.flags.into_iter().map(Flag::from).collect(),
+        }
+    }
+}
+
+impl From<LogEntry> for LogRow {
+    fn from(entry: LogEntry) -> LogRow {
+        LogRow {
+            sequence: entry.sequence,
+            at: moment::rfc3339(entry.at),
+            action: action(entry.action),
+            subject: entry.subject,
+            until: entry.until.map(moment::rfc3339),
+            reason: entry.reason,
+            notice: entry.notice,
+            by: entry.by,
+            uid: entry.uid,
+            pid: entry.pid,
+            on_behalf_of: entry.on_behalf_of,
+        }
+    }
+}
+
+impl From<Kind> for KindName {
+    fn from(kind: Kind) -> KindName {
+        match kind {
+            Kind::Hold => KindName::Hold,
+            Kind::Suspend => KindName::Suspend,
+        }
+    }
+}
+
+impl From<KindName> for Kind {
+    fn from(kind: KindName) -> Kind {
+        match kind {
+            KindName::Hold => Kind::Hold,
+            KindName::Suspend => Kind::Suspend,
+        }
+    }
+}
+
+/// The word for an entry of the audit trail.
+pub(crate) const fn action(action: Action) -> &'static str {
+    match action {
+        Action::Hold => "hold",
+        Action::Release => "release",
+        Action::Suspend => "suspend",
+        Action::Unsuspend => "unsuspend",
+        Action::Pass => "pass",
+        Action::HoldExpired => "hold-expired",
+        Action::SuspendExpired => "suspend-expired",
+    }
+}
+
+/// The word for a refusal.
+pub(crate) const fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Invalid => "invalid",
+        Cause::NoSuchSubject => "no-such-subject",
+        Cause::Root => "root",
+        Cause::RoleOff => "role-off",
+        Cause::NotPermitted => "not-permitted",
+        Cause::Storage => "storage",
+        Cause::Stopping => "stopping",
+    }
+}

@@ -1,0 +1,124 @@
+//! Tables for people. What others have typed is escaped where it could play with a terminal.
+
+use crate::moment;
+use crate::rows;
+use comfy_table::{ContentArrangement, Table, presets};
+use outgoingd_client::protocol::message::{Flag, Kind, LogEntry, Stats, Status};
+use outgoingd_client::protocol::text::Verdict;
+use std::fmt::Write as _;
+
+/// A table that grows row by row.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
+    table
+}
+
+/// The table as text, without the blanks at the ends of its lines.
+pub(crate) fn text(table: &Table) -> String {
+    table.trim_fmt().lines().fold(String::new(), |all, line| all + line.trim() + "\n")
+}
+
+pub(crate) const FLAGS: [&str; 7] = ["SUBJECT", "FLAG", "SINCE", "UNTIL", "BY", "REASON", "NOTICE"];
+
+pub(crate) fn flag(flag: &Flag) -> Vec<String> {
+    vec![
+        safe(&flag.subject),
+        kind(flag.kind).to_owned(),
+        flag.since.map_or_else(none, moment::local),
+        flag.until.map_or_else(none, moment::local),
+        flag.by.as_deref().map_or_else(none, safe),
+        flag.reason.as_deref().map_or_else(none, safe),
+        flag.notice.as_deref().map_or_else(none, safe),
+    ]
+}
+
+pub(crate) const LOG: [&str; 6] = ["TIME", "WHO", "WHAT", "SUBJECT", "UNTIL", "REASON"];
+
+pub(crate) fn log(entry: &LogEntry) -> Vec<String> {
+    let mut who = format!("{} (uid {}, pid {})", safe(&entry.by), entry.uid, entry.pid);
+    if let Some(whom) = &entry.on_behalf_of {
+        let _ = write!(who, " for {}", safe(whom));
+    }
+    vec![
+        moment::local(entry.at),
+        who,
+        rows::action(entry.action).to_owned(),
+        safe(&entry.subject),
+        entry.until.map_or_else(none, moment::local),
+        entry.reason.as_deref().map_or_else(none, safe),
+    ]
+}
+
+/// The verdict in a sentence, and the flags that lead to it.
+pub(crate) fn status(status: &Status) -> String {
+    let subject = safe(&status.subject);
+    let mut out = match (status.verdict, status.flags.first()) {
+        (Verdict::Ok, _) | (_, None) => format!("{subject}: ok, no flag covers it\n"),
+        (verdict, Some(deciding)) if deciding.subject == status.subject => {
+            format!("{subject}: {}\n", participle(verdict))
+        }
+        (verdict, Some(deciding)) => {
+            let through = safe(&deciding.subject);
+            let owner = if status.owner.as_deref() == Some(&deciding.subject) { ", which owns its domain" } else { "" };
+            format!("{subject}: {} through {through}{owner}\n", participle(verdict))
+        }
+    };
+    if !status.flags.is_empty() {
+        let mut flags = table(&FLAGS);
+        flags.add_rows(status.flags.iter().map(flag));
+        out += "\n";
+        out += &text(&flags);
+    }
+    out
+}
+
+/// Counters and latencies, one a line.
+pub(crate) fn stats(stats: &Stats) -> String {
+    let mut table = table(&[]);
+    for (name, value) in rows::stats(stats) {
+        let (name, value) = match (name.strip_suffix("_ns"), value.as_u64()) {
+            (Some(name), Some(nanoseconds)) => (name, microseconds(nanoseconds)),
+            _ => (name, value.as_str().map_or_else(|| value.to_string(), safe)),
+        };
+        table.add_row([name.replace('_', " "), value]);
+    }
+    text(&table)
+}
+
+/// `held` or `suspended`.
+pub(crate) const fn participle(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Hold => "held",
+        Verdict::Suspend => "suspended",
+    }
+}
+
+/// What a terminal cannot be misled by.
+pub(crate) fn safe(text: &str) -> String {
+    text.chars().fold(String::new(), |mut out, character| {
+        if character.is_control() {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+        out
+    })
+}
+
+fn microseconds(nanoseconds: u64) -> String {
+    format!("{}.{} µs", nanoseconds / 1000, nanoseconds % 1000 / 100)
+}
+
+const fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Hold => "hold",
+        Kind::Suspend => "suspend",
+    }
+}
+
+fn none() -> String {
+    "-".to_owned()
+}

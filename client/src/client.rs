@@ -1,0 +1,356 @@
+//! A blocking client: one connection, one method for each command.
+//!
+//! Every method sends one request and waits for its reply, at most [`TIMEOUT`]. After an [`Error`] other than
+//! [`Error::Refused`] the connection is in an unknown state: drop the client and connect again. A change whose reply was
+//! lost may have been made; all changes can be repeated without harm.
+
+use crate::protocol::codec::{self, CodecError};
+use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
+use crate::protocol::message::{
+    Call, Cause, Changed, Flag, Imported, Kind, LogEntry, Refusal, Reply, Request, Stats, Status,
+};
+use crate::protocol::text::{self, Verdict};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the daemon listens unless it was told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/outgoingd/outgoingd.sock";
+
+/// Longest wait for the daemon, for each read and write. A change waits for the disk, so this is generous.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Flags or log entries that [`Client::log`] asks for at once.
+const LOG_PAGE: u32 = 1000;
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+    stream: UnixStream,
+    on_behalf_of: Option<String>,
+}
+
+/// With what a flag is set.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// When it ends, in Unix seconds; none: when it is cleared.
+    pub until: Option<u64>,
+    /// Why, for administrators. None leaves the reason of a flag that is already set.
+    pub reason: Option<String>,
+    /// What a rejected sender is shown; goes with suspend only. None leaves the notice of a flag that is already set.
+    pub notice: Option<String>,
+}
+
+/// Why a command had no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody listens on the socket, or this user may not connect.
+    #[error("cannot reach outgoingd at {}: {source}", socket.display())]
+    Unreachable {
+        /// Path of the socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection broke, or the daemon did not answer within [`TIMEOUT`].
+    #[error("lost the connection to outgoingd at {}: {source}", socket.display())]
+    Lost {
+        /// Path of the socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The daemon refused; its words say which subject, why, and what to do next.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// The daemon speaks another version of the protocol; its words name both.
+    #[error("{0}")]
+    Version(String),
+    /// What came back is not a reply to what was asked.
+    #[error("outgoingd sent what this client cannot read: {0}")]
+    Garbled(String),
+}
+
+impl Client {
+    /// Connects to the daemon at `socket`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`].
+    pub fn connect(socket: impl AsRef<Path>) -> Result<Client, Error> {
+        let socket = socket.as_ref().to_path_buf();
+        let stream = connect(&socket)?;
+        Ok(Client { socket, stream, on_behalf_of: None })
+    }
+
+    /// From now on, the audit trail names `whom` beside the user that the kernel names. It gives no right.
+    pub fn on_behalf_of(&mut self, whom: impl Into<String>) {
+        self.on_behalf_of = Some(whom.into());
+    }
+
+    /// Holds `subject`: its external mail waits on the queue. A hold that is set already is renewed: its end becomes
+    /// that of `terms`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn hold(&mut self, subject: &str, terms: &Terms) -> Result<Changed, Error> {
+        self.set(Kind::Hold, subject, terms)
+    }
+
+    /// Clears the hold of `subject`. What waits leaves with Exim's next queue run.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn release(&mut self, subject: &str) -> Result<Changed, Error> {
+        self.clear(Kind::Hold, subject)
+    }
+
+    /// Suspends `subject`: its external mail is rejected, and bounced where it waits. A suspend that is set already is
+    /// renewed: its end becomes that of `terms`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn suspend(&mut self, subject: &str, terms: &Terms) -> Result<Changed, Error> {
+        self.set(Kind::Suspend, subject, terms)
+    }
+
+    /// Clears the suspend of `subject`.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn unsuspend(&mut self, subject: &str) -> Result<Changed, Error> {
+        self.clear(Kind::Suspend, subject)
+    }
+
+    /// Lets one message of a held sender be delivered.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn pass(&mut self, message_id: &str) -> Result<Changed, Error> {
+        self.changed(Request::Pass { message_id: message_id.to_owned() })
+    }
+
+    /// What covers `subject`, and to which verdict that leads.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn status(&mut self, subject: &str) -> Result<Status, Error> {
+        match self.call(Request::Status { subject: subject.to_owned() })? {
+            Reply::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Hands every flag, or every flag of one kind, to `each`, in the order of their subjects. Pages are fetched as they
+    /// are needed; a flag that changes meanwhile is seen as it was or as it is.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`], or what `each` returns.
+    pub fn list<E: From<Error>>(
+        &mut self,
+        kind: Option<Kind>,
+        mut each: impl FnMut(Flag) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after = None;
+        loop {
+            let (flags, more) = match self.call(Request::List { kind, after: after.take() })? {
+                Reply::Flags { flags, more } => (flags, more),
+                other => return Err(unexpected(&other).into()),
+            };
+            after = flags.last().map(|flag| (flag.subject.clone(), flag.kind));
+            for flag in flags {
+                each(flag)?;
+            }
+            if !more || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands the newest `limit` entries of the audit trail, or of what it says about `subject`, to `each`, newest first.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`], or what `each` returns.
+    pub fn log<E: From<Error>>(
+        &mut self,
+        subject: Option<&str>,
+        limit: u64,
+        mut each: impl FnMut(LogEntry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut wanted, mut before) = (limit, None);
+        while wanted > 0 {
+            let limit = u32::try_from(wanted).unwrap_or(LOG_PAGE).min(LOG_PAGE);
+            let request = Request::Log { subject: subject.map(str::to_owned), before, limit };
+            let (entries, older) = match self.call(request)? {
+                Reply::Log { entries, before } => (entries, before),
+                other => return Err(unexpected(&other).into()),
+            };
+            wanted = wanted.saturating_sub(entries.len() as u64);
+            for entry in entries {
+                each(entry)?;
+            }
+            if older.is_none() {
+                break;
+            }
+            before = older;
+        }
+        Ok(())
+    }
+
+    /// Sets many flags in one transaction. Those that are refused do not keep the others from being set.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Garbled`] when the flags do not fit into one frame of 1 MiB.
+    pub fn import(&mut self, flags: Vec<Flag>) -> Result<Imported, Error> {
+        match self.call(Request::Import { flags })? {
+            Reply::Imported(imported) => Ok(imported),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Counters and latencies since the daemon started.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn stats(&mut self) -> Result<Stats, Error> {
+        match self.call(Request::Stats)? {
+            Reply::Stats(stats) => Ok(*stats),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks as Exim does: in the text protocol, on a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Garbled`] when the answer is no verdict, which is what an identity without a normal form gets.
+    pub fn check(&self, identity: &str, message_id: Option<&str>) -> Result<Verdict, Error> {
+        let reply = self.ask(&text::Request::Check { message_id, identity })?;
+        Verdict::from_reply(&reply).ok_or_else(|| {
+            Error::Garbled(format!("the answer about {identity} is \"{}\", not a verdict", reply.escape_ascii()))
+        })
+    }
+
+    /// Asks for a sender's notice as Exim does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Garbled`] when the answer is not UTF-8.
+    pub fn notice(&self, identity: &str) -> Result<String, Error> {
+        let reply = self.ask(&text::Request::Notice { identity })?;
+        String::from_utf8(reply).map_err(|_| Error::Garbled("the notice is not UTF-8".to_owned()))
+    }
+
+    fn set(&mut self, kind: Kind, subject: &str, terms: &Terms) -> Result<Changed, Error> {
+        let Terms { until, reason, notice } = terms.clone();
+        self.changed(Request::Set { kind, subject: subject.to_owned(), until, reason, notice })
+    }
+
+    fn clear(&mut self, kind: Kind, subject: &str) -> Result<Changed, Error> {
+        self.changed(Request::Clear { kind, subject: subject.to_owned() })
+    }
+
+    fn changed(&mut self, request: Request) -> Result<Changed, Error> {
+        match self.call(request)? {
+            Reply::Changed(changed) => Ok(changed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One request and its reply; a refusal is an error.
+    fn call(&mut self, request: Request) -> Result<Reply, Error> {
+        let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
+        let frame = frame::seal(&codec::encode(&call)?)?;
+        let (header, payload) = self.exchange(&frame).map_err(|source| self.lost(source))??;
+        match header.version {
+            frame::VERSION => match codec::decode(&payload)? {
+                Reply::Refused(refusal) => Err(Error::Refused(refusal)),
+                reply => Ok(reply),
+            },
+            frame::PLAIN_REFUSAL => Err(Error::Version(String::from_utf8_lossy(&payload).into_owned())),
+            theirs => Err(Error::Version(format!(
+                "outgoingd answers in protocol version {theirs}; this client speaks {}",
+                frame::VERSION
+            ))),
+        }
+    }
+
+    fn exchange(&mut self, frame: &[u8]) -> io::Result<Result<(Header, Vec<u8>), FrameError>> {
+        self.stream.write_all(frame)?;
+        let mut header = [0; HEADER_LEN];
+        self.stream.read_exact(&mut header)?;
+        let header = match Header::decode(&header) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut payload = vec![0; header.length as usize];
+        self.stream.read_exact(&mut payload)?;
+        Ok(Ok((header, payload)))
+    }
+
+    fn ask(&self, request: &text::Request<'_>) -> Result<Vec<u8>, Error> {
+        let mut stream = connect(&self.socket)?;
+        let mut reply = Vec::new();
+        stream
+            .write_all(request.to_string().as_bytes())
+            .and_then(|()| stream.shutdown(Shutdown::Write))
+            .and_then(|()| stream.read_to_end(&mut reply))
+            .map_err(|source| self.lost(source))?;
+        Ok(reply)
+    }
+
+    fn lost(&self, source: io::Error) -> Error {
+        Error::Lost { socket: self.socket.clone(), source }
+    }
+}
+
+impl Error {
+    /// Whether the daemon refused because this user may not do that.
+    #[must_use]
+    pub fn is_not_permitted(&self) -> bool {
+        match self {
+            Error::Refused(refusal) => refusal.cause == Cause::NotPermitted,
+            Error::Unreachable { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Error::Lost { .. } | Error::Version(_) | Error::Garbled(_) => false,
+        }
+    }
+}
+
+impl From<CodecError> for Error {
+    fn from(error: CodecError) -> Error {
+        Error::Garbled(error.to_string())
+    }
+}
+
+impl From<FrameError> for Error {
+    fn from(error: FrameError) -> Error {
+        Error::Garbled(error.to_string())
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, Error> {
+    UnixStream::connect(socket)
+        .and_then(|stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            Ok(stream)
+        })
+        .map_err(|source| Error::Unreachable { socket: socket.to_path_buf(), source })
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    Error::Garbled(format!("a reply to something else: {reply:?}"))
+}

@@ -1,0 +1,444 @@
+//! The administrators' side of the socket, inner layer: the requests and replies that frames carry.
+//!
+//! The order of variants and fields is the wire format. A change that is not a new variant at the end of an `enum`
+//! needs a new [`VERSION`](super::frame::VERSION). Times are Unix seconds. Strings are as the peer typed them; the
+//! daemon brings them into normal form or refuses them.
+
+use super::text::Verdict;
+use serde::{Deserialize, Serialize};
+
+/// What a client sends: a request, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// On whose behalf, as the client says: the login behind `sudo`, the name of a token. Goes into the audit trail
+    /// beside the user that the kernel names, and gives no right.
+    pub on_behalf_of: Option<String>,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What is wanted of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Sets a flag, or renews it. [`Reply::Changed`].
+    Set {
+        /// Which flag.
+        kind: Kind,
+        /// On what.
+        subject: String,
+        /// End of the flag; none: until it is cleared.
+        until: Option<u64>,
+        /// For administrators; none: as it was.
+        reason: Option<String>,
+        /// Shown to a rejected sender; none: as it was. Goes with [`Kind::Suspend`] only.
+        notice: Option<String>,
+    },
+    /// Clears a flag. [`Reply::Changed`].
+    Clear {
+        /// Which flag.
+        kind: Kind,
+        /// On what.
+        subject: String,
+    },
+    /// Leave to deliver for one message of a held sender. [`Reply::Changed`].
+    Pass {
+        /// Exim's message id.
+        message_id: String,
+    },
+    /// What covers a subject, and to which verdict it leads. [`Reply::Status`].
+    Status {
+        /// An account, mailbox, domain or `*`.
+        subject: String,
+    },
+    /// One page of all flags, in the order of their subjects. [`Reply::Flags`].
+    List {
+        /// Only these; none: both kinds.
+        kind: Option<Kind>,
+        /// The position behind which the page starts, as the page before gave it.
+        after: Option<(String, Kind)>,
+    },
+    /// One page of the audit trail, newest first. [`Reply::Log`].
+    Log {
+        /// Only entries about this subject.
+        subject: Option<String>,
+        /// Only entries older than this sequence number.
+        before: Option<u64>,
+        /// At most so many entries.
+        limit: u32,
+    },
+    /// Sets many flags at once: one transaction, one acknowledgement. [`Reply::Imported`].
+    Import {
+        /// The flags, with what they say about themselves.
+        flags: Vec<Flag>,
+    },
+    /// Counters and latencies. [`Reply::Stats`].
+    Stats,
+}
+
+/// The two flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// External mail waits on the queue.
+    Hold,
+    /// External mail is rejected, and bounced where it already waits.
+    Suspend,
+}
+
+/// One flag and what is known about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flag {
+    /// On what.
+    pub subject: String,
+    /// Which flag.
+    pub kind: Kind,
+    /// When it was set first. In an import, none: now.
+    pub since: Option<u64>,
+    /// When it ends; none: when it is cleared.
+    pub until: Option<u64>,
+    /// Who set it last. In an import, none: the peer.
+    pub by: Option<String>,
+    /// Why, for administrators.
+    pub reason: Option<String>,
+    /// What a rejected sender is shown.
+    pub notice: Option<String>,
+}
+
+/// The daemon's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The request was not carried out.
+    Refused(Refusal),
+    /// The change is on disk, and lookups see it.
+    Changed(Changed),
+    /// Answer to [`Request::Status`].
+    Status(Status),
+    /// Answer to [`Request::List`].
+    Flags {
+        /// The page.
+        flags: Vec<Flag>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// Answer to [`Request::Log`].
+    Log {
+        /// The page, newest first.
+        entries: Vec<LogEntry>,
+        /// The sequence number before which to go on, if older entries may follow.
+        before: Option<u64>,
+    },
+    /// Answer to [`Request::Import`].
+    Imported(Imported),
+    /// Answer to [`Request::Stats`].
+    Stats(Box<Stats>),
+}
+
+/// A request that was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of refusal, for programs.
+    pub cause: Cause,
+    /// The subject, the reason and the next step, for people.
+    pub message: String,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// Something in the request is not well formed.
+    Invalid,
+    /// The subject does not exist.
+    NoSuchSubject,
+    /// `root` can be neither held nor suspended.
+    Root,
+    /// The server's `MailSend` role is off.
+    RoleOff,
+    /// The peer may not do that.
+    NotPermitted,
+    /// The state file could not be read or written. Nothing was changed.
+    Storage,
+    /// The daemon is stopping.
+    Stopping,
+}
+
+/// A change that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The subject in normal form, or the message id.
+    pub subject: String,
+    /// False when everything was already as wanted.
+    pub changed: bool,
+    /// What went wrong beside the change, which stands.
+    pub warning: Option<String>,
+}
+
+/// What covers a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The subject in normal form.
+    pub subject: String,
+    /// The account that owns the subject's domain, where the domain-owner map names one.
+    pub owner: Option<String>,
+    /// The verdict on the subject now.
+    pub verdict: Verdict,
+    /// The flags that cover the subject, unexpired, the deciding one first.
+    pub flags: Vec<Flag>,
+}
+
+/// One entry of the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Position in the trail, from 1, without gaps but for entries given up by age.
+    pub sequence: u64,
+    /// When.
+    pub at: u64,
+    /// What was done.
+    pub action: Action,
+    /// To which subject or message.
+    pub subject: String,
+    /// Until when the flag was set.
+    pub until: Option<u64>,
+    /// The reason given.
+    pub reason: Option<String>,
+    /// The notice given.
+    pub notice: Option<String>,
+    /// Login of the peer, as the kernel's credentials name it.
+    pub by: String,
+    /// Its user id.
+    pub uid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// On whose behalf, as the peer said.
+    pub on_behalf_of: Option<String>,
+}
+
+/// What an entry of the audit trail records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// A hold was set or renewed.
+    Hold,
+    /// A hold was cleared.
+    Release,
+    /// A suspend was set or renewed.
+    Suspend,
+    /// A suspend was cleared.
+    Unsuspend,
+    /// A pass was given.
+    Pass,
+    /// A hold reached its end.
+    HoldExpired,
+    /// A suspend reached its end.
+    SuspendExpired,
+}
+
+/// Outcome of one batch of an import.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Flags set or renewed.
+    pub changed: u32,
+    /// Flags that were already so.
+    pub unchanged: u32,
+    /// Position in the batch, from 0, and why, of each flag that was not set.
+    pub refused: Vec<(u32, Refusal)>,
+    /// What went wrong beside the change, which stands.
+    pub warning: Option<String>,
+}
+
+/// Counters since the start of the daemon, and latencies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Version of the daemon.
+    pub version: String,
+    /// When the daemon started.
+    pub started: u64,
+    /// Subjects that are held, expired ones not counted.
+    pub held: u64,
+    /// Subjects that are suspended, expired ones not counted.
+    pub suspended: u64,
+    /// Passes on record.
+    pub passes: u64,
+    /// Lookups answered `ok`.
+    pub lookups_ok: u64,
+    /// Lookups answered `hold`.
+    pub lookups_hold: u64,
+    /// Lookups answered `suspend`.
+    pub lookups_suspend: u64,
+    /// Notices given.
+    pub notices: u64,
+    /// Requests answered `error`.
+    pub malformed: u64,
+    /// Peers whose request was not complete when they were accepted.
+    pub slow_peers: u64,
+    /// Peers that did not complete their request in time.
+    pub timed_out: u64,
+    /// Connections closed unread because a bound was reached.
+    pub turned_away: u64,
+    /// Changes carried out.
+    pub changes: u64,
+    /// Requests of administrators refused.
+    pub refused: u64,
+    /// Times the fallback file was written.
+    pub fallback_writes: u64,
+    /// Times it could not be written.
+    pub fallback_failures: u64,
+    /// Latency of lookups from accept to reply, in nanoseconds, upper bound of the bucket: half of them are faster.
+    pub latency_p50_ns: u64,
+    /// Nine of ten are faster.
+    pub latency_p90_ns: u64,
+    /// 99 of 100 are faster.
+    pub latency_p99_ns: u64,
+    /// 999 of 1000 are faster.
+    pub latency_p999_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::codec::{decode, encode};
+    use proptest::prelude::*;
+    use std::fmt::Debug;
+
+    fn flag(kind: Kind) -> Flag {
+        Flag {
+            subject: "bob@example.com".to_owned(),
+            kind,
+            since: Some(1_700_000_000),
+            until: None,
+            by: Some("root".to_owned()),
+            reason: Some("phished".to_owned()),
+            notice: None,
+        }
+    }
+
+    fn refusal(cause: Cause) -> Refusal {
+        Refusal { cause, message: "no account alcie".to_owned() }
+    }
+
+    fn entry(action: Action) -> LogEntry {
+        LogEntry {
+            sequence: 7,
+            at: 1_700_000_000,
+            action,
+            subject: "alice".to_owned(),
+            until: Some(1_700_086_400),
+            reason: None,
+            notice: Some("call 555".to_owned()),
+            by: "root".to_owned(),
+            uid: 0,
+            pid: 4242,
+            on_behalf_of: Some("ann".to_owned()),
+        }
+    }
+
+    /// Every variant of every type of a request.
+    fn requests() -> Vec<Request> {
+        let subject = || "alice".to_owned();
+        let mut requests = vec![
+            Request::Pass { message_id: "1rABCD-000abc-XY".to_owned() },
+            Request::Status { subject: subject() },
+            Request::List { kind: None, after: None },
+            Request::Log { subject: None, before: Some(7), limit: 100 },
+            Request::Import { flags: vec![flag(Kind::Hold), flag(Kind::Suspend)] },
+            Request::Stats,
+        ];
+        for kind in [Kind::Hold, Kind::Suspend] {
+            requests.push(Request::Set { kind, subject: subject(), until: Some(1), reason: None, notice: None });
+            requests.push(Request::Clear { kind, subject: subject() });
+            requests.push(Request::List { kind: Some(kind), after: Some((subject(), kind)) });
+        }
+        requests
+    }
+
+    /// Every variant of every type of a reply.
+    fn replies() -> Vec<Reply> {
+        use Action::{Hold, HoldExpired, Pass, Release, Suspend, SuspendExpired, Unsuspend};
+        use Cause::{Invalid, NoSuchSubject, NotPermitted, RoleOff, Root, Stopping, Storage};
+        let actions = [Hold, Release, Suspend, Unsuspend, Pass, HoldExpired, SuspendExpired];
+        let mut replies = vec![
+            Reply::Changed(Changed { subject: "alice".to_owned(), changed: true, warning: Some("but".to_owned()) }),
+            Reply::Flags { flags: vec![flag(Kind::Hold)], more: true },
+            Reply::Log { entries: actions.map(entry).to_vec(), before: Some(3) },
+            Reply::Imported(Imported { changed: 1, unchanged: 2, refused: vec![(3, refusal(Root))], warning: None }),
+            Reply::Stats(Box::new(Stats { version: "0.1.0".to_owned(), lookups_ok: 1 << 40, ..Stats::default() })),
+        ];
+        replies.extend([Verdict::Ok, Verdict::Hold, Verdict::Suspend].map(|verdict| {
+            let flags = vec![flag(Kind::Suspend)];
+            Reply::Status(Status { subject: "alice".to_owned(), owner: None, verdict, flags })
+        }));
+        let causes = [Invalid, NoSuchSubject, Root, RoleOff, NotPermitted, Storage, Stopping];
+        replies.extend(causes.map(|cause| Reply::Refused(refusal(cause))));
+        replies
+    }
+
+    fn survives<T: Serialize + serde::de::DeserializeOwned + PartialEq + Debug>(value: &T) {
+        assert_eq!(decode::<T>(&encode(value).unwrap()).unwrap(), *value);
+    }
+
+    fn bytes<T: Serialize>(value: &T) -> String {
+        encode(value).unwrap().escape_ascii().to_string()
+    }
+
+    #[test]
+    fn every_request_and_every_reply_survives_the_round_trip() {
+        for request in requests() {
+            survives(&Call { on_behalf_of: Some("ann".to_owned()), request });
+        }
+        replies().iter().for_each(survives);
+    }
+
+    #[test]
+    fn requests_of_version_1_are_these_bytes() {
+        let call = |request| bytes(&Call { on_behalf_of: None, request });
+        let expected = [
+            r"\x00\x02\x101rABCD-000abc-XY",
+            r"\x00\x03\x05alice",
+            r"\x00\x04\x00\x00",
+            r"\x00\x05\x00\x01\x07d",
+            r"\x00\x06\x02\x0fbob@example.com\x00\x01\xfc\x00\xf1Se\x00\x01\x04root\x01\x07phished\x00\x0fbob@example.com\x01\x01\xfc\x00\xf1Se\x00\x01\x04root\x01\x07phished\x00",
+            r"\x00\x07",
+            r"\x00\x00\x00\x05alice\x01\x01\x00\x00",
+            r"\x00\x01\x00\x05alice",
+            r"\x00\x04\x01\x00\x01\x05alice\x00",
+            r"\x00\x00\x01\x05alice\x01\x01\x00\x00",
+            r"\x00\x01\x01\x05alice",
+            r"\x00\x04\x01\x01\x01\x05alice\x01",
+        ];
+        assert_eq!(requests().into_iter().map(call).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn replies_of_version_1_are_these_bytes() {
+        let digest: Vec<String> = replies().iter().map(bytes).collect();
+        let expected = [
+            r"\x01\x05alice\x01\x01\x03but",
+            r"\x03\x01\x0fbob@example.com\x00\x01\xfc\x00\xf1Se\x00\x01\x04root\x01\x07phished\x00\x01",
+        ];
+        assert_eq!(digest[..2], expected);
+        let stats = r"\x06\x050.1.0\x00\x00\x00\x00\xfd\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+        assert_eq!(digest[4], stats);
+        assert_eq!(digest[8], r"\x00\x00\x10no account alcie");
+        assert_eq!(digest[14], r"\x00\x06\x10no account alcie");
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory() {
+        // An import of 2^63 flags, in a dozen bytes.
+        let payload = b"\x00\x06\xfd\xff\xff\xff\xff\xff\xff\xff\x7f\x00";
+        assert!(decode::<Call>(payload).is_err());
+        // A subject of 4 GiB.
+        assert!(decode::<Call>(b"\x00\x03\xfc\xff\xff\xff\xffalice").is_err());
+    }
+
+    #[test]
+    fn bytes_behind_a_message_are_refused() {
+        let mut payload = encode(&Call { on_behalf_of: None, request: Request::Stats }).unwrap();
+        payload.push(0);
+        assert!(decode::<Call>(&payload).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_panics(payload: Vec<u8>) {
+            let _ = (decode::<Call>(&payload), decode::<Reply>(&payload));
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What is said on the daemon's socket: two languages, told apart by the first byte of a connection.
+//!
+//! - [`text`]: Exim's side, one request a connection. Pure functions from bytes to values and back.
+//! - [`frame`], [`codec`], [`message`]: the administrators' side, frames that hold one encoded value each.
+//!
+//! Nothing here does I/O, reads a clock or logs. Numbers of times are Unix seconds, as everywhere in the project.
+//!
+//! A peer's strings are carried as they were typed: their normal form is the daemon's business alone, so that there is
+//! one place where it is decided.
+
+pub mod text;
+
+pub mod frame;
+
+pub mod message;
+
+pub mod codec;
