@@ -1,0 +1,169 @@
+//! Who may do what on the administrators' side. The decision is pure; asking NSS for names and groups stands apart from it.
+
+use crate::config::Access;
+use outgoingd_client::protocol::message::Request;
+use std::collections::HashSet;
+use std::ffi::CString;
+
+/// A peer, as the kernel's credentials (`SO_PEERCRED`) and NSS know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// User id.
+    pub uid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Login, or `uid 1234` where NSS knows none.
+    pub name: String,
+    /// Its group and the groups that NSS has it in.
+    pub groups: HashSet<u32>,
+}
+
+/// The ids of those whom the configuration gives rights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// User ids and group ids that may change and look.
+    pub admins: (HashSet<u32>, HashSet<u32>),
+    /// User ids and group ids that may look.
+    pub readers: (HashSet<u32>, HashSet<u32>),
+}
+
+/// What a peer may do; each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Nothing on this side of the socket.
+    Nothing,
+    /// Read what there is.
+    Look,
+    /// Change it.
+    Change,
+}
+
+/// What `peer` may do.
+#[must_use]
+pub fn right(peer: &Peer, rules: &Rules) -> Right {
+    let among =
+        |(users, groups): &(HashSet<u32>, HashSet<u32>)| users.contains(&peer.uid) || !groups.is_disjoint(&peer.groups);
+    if peer.uid == 0 || among(&rules.admins) {
+        Right::Change
+    } else if among(&rules.readers) {
+        Right::Look
+    } else {
+        Right::Nothing
+    }
+}
+
+/// What `request` takes.
+#[must_use]
+pub fn needed(request: &Request) -> Right {
+    match request {
+        Request::Set { .. } | Request::Clear { .. } | Request::Pass { .. } | Request::Import { .. } => Right::Change,
+        Request::Status { .. } | Request::List { .. } | Request::Log { .. } | Request::Stats => Right::Look,
+    }
+}
+
+impl Peer {
+    /// Asks NSS who has these ids. May wait for it.
+    #[must_use]
+    pub fn identify(uid: u32, gid: u32, pid: u32) -> Peer {
+        let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+        let listed = user
+            .as_ref()
+            .and_then(|user| CString::new(user.name.as_str()).ok())
+            .and_then(|name| nix::unistd::getgrouplist(&name, gid.into()).ok());
+        let groups = listed.into_iter().flatten().map(nix::unistd::Gid::as_raw).chain([gid]).collect();
+        Peer { uid, pid, name: user.map_or_else(|| format!("uid {uid}"), |user| user.name), groups }
+    }
+}
+
+impl Rules {
+    /// Asks NSS for the ids behind the configured names. May wait for it. Says which names it does not know; they give
+    /// nobody a right.
+    #[must_use]
+    pub fn resolve(access: &Access) -> (Rules, Vec<String>) {
+        let mut unknown = Vec::new();
+        let mut users = |names: &[String]| {
+            ids(names, &mut unknown, |name| {
+                nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+            })
+        };
+        let (admins, readers) = (users(&access.admin_users), users(&access.reader_users));
+        let mut groups = |names: &[String]| {
+            ids(names, &mut unknown, |name| {
+                nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+            })
+        };
+        let rules =
+            Rules { admins: (admins, groups(&access.admin_groups)), readers: (readers, groups(&access.reader_groups)) };
+        (rules, unknown)
+    }
+}
+
+fn ids(names: &[String], unknown: &mut Vec<String>, id_of: impl Fn(&str) -> Option<u32>) -> HashSet<u32> {
+    let mut ids = HashSet::new();
+    for name in names {
+        match id_of(name) {
+            Some(id) => drop(ids.insert(id)),
+            None => unknown.push(name.clone()),
+        }
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outgoingd_client::protocol::message::Kind;
+
+    fn peer(uid: u32, groups: &[u32]) -> Peer {
+        Peer { uid, pid: 1, name: String::new(), groups: groups.iter().copied().collect() }
+    }
+
+    fn rules() -> Rules {
+        Rules { admins: ([10].into(), [100].into()), readers: ([20].into(), [200].into()) }
+    }
+
+    #[test]
+    fn root_may_change_without_being_configured() {
+        assert_eq!(right(&peer(0, &[]), &Rules::default()), Right::Change);
+    }
+
+    #[test]
+    fn configured_users_and_groups_have_their_rights_and_others_have_none() {
+        assert_eq!(right(&peer(10, &[]), &rules()), Right::Change);
+        assert_eq!(right(&peer(11, &[7, 100]), &rules()), Right::Change);
+        assert_eq!(right(&peer(20, &[]), &rules()), Right::Look);
+        assert_eq!(right(&peer(21, &[200]), &rules()), Right::Look);
+        assert_eq!(right(&peer(30, &[300]), &rules()), Right::Nothing);
+        // A user id is no group id.
+        assert_eq!(right(&peer(100, &[10]), &rules()), Right::Nothing);
+    }
+
+    #[test]
+    fn whatever_changes_something_takes_the_right_to_change() {
+        let subject = || "alice".to_owned();
+        let set = Request::Set { kind: Kind::Hold, subject: subject(), until: None, reason: None, notice: None };
+        let changes = [
+            set,
+            Request::Clear { kind: Kind::Hold, subject: subject() },
+            Request::Pass { message_id: subject() },
+            Request::Import { flags: vec![] },
+        ];
+        assert!(changes.iter().all(|request| needed(request) == Right::Change));
+        let looks = [Request::Status { subject: subject() }, Request::List { kind: None, after: None }, Request::Stats];
+        assert!(looks.iter().all(|request| needed(request) == Right::Look));
+    }
+
+    #[test]
+    fn names_become_ids_and_unknown_ones_are_told() {
+        let access = Access {
+            admin_users: vec!["root".into(), "no-such-user".into()],
+            reader_groups: vec!["root".into()],
+            ..Access::default()
+        };
+        let (rules, unknown) = Rules::resolve(&access);
+        assert_eq!(rules, Rules { admins: ([0].into(), [].into()), readers: ([].into(), [0].into()) });
+        assert_eq!(unknown, ["no-such-user"]);
+        assert!(Peer::identify(0, 0, 1).groups.contains(&0));
+        assert_eq!(Peer::identify(0, 0, 1).name, "root");
+    }
+}

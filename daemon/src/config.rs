@@ -1,0 +1,351 @@
+//! The configuration file. Every key has a default that works; an unknown key is an error. This file is the one place for
+//! each key: name, default, bounds and what it means.
+
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+/// Where the configuration is unless the command line says otherwise. Here, and only here, a missing file means defaults.
+pub const DEFAULT_PATH: &str = "/etc/outgoingd/outgoingd.toml";
+
+/// Longest path of a Unix socket that the kernel takes whole (unix(7): 108 bytes with the final NUL).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    /// Path of the socket, at most 107 bytes. Under socket activation the `.socket` unit decides instead. Takes effect at a
+    /// restart.
+    pub socket: PathBuf,
+    /// Permissions of the socket, where the daemon makes it itself, in octal. Takes effect at a restart.
+    pub socket_mode: Mode,
+    /// Group of the socket, where the daemon makes it itself; empty: the daemon's own. Takes effect at a restart.
+    pub socket_group: String,
+    /// Directory of the state file, the daemon's alone. Takes effect at a restart.
+    pub state_dir: PathBuf,
+    /// The file that Exim reads when the daemon does not answer; empty: none is written. Its directory must be writable
+    /// for the daemon and nobody else. Takes effect at a restart.
+    pub fallback_file: PathBuf,
+    /// Permissions of the fallback file, in octal. Takes effect at a restart.
+    pub fallback_mode: Mode,
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: LogLevel,
+    /// Whether this server has the `MailSend` role. Off: hold, release, suspend and unsuspend are refused.
+    pub mail_send: bool,
+    /// Who may do what.
+    pub access: Access,
+    /// Which accounts exist.
+    pub accounts: Accounts,
+    /// Which domains exist.
+    pub domains: Domains,
+    /// What one peer, and all of them, may take.
+    pub limits: Limits,
+}
+
+/// `[access]`: who may do what beside uid 0, who may do everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Access {
+    /// Users who may change and look.
+    pub admin_users: Vec<String>,
+    /// Groups whose members may change and look.
+    pub admin_groups: Vec<String>,
+    /// Users who may look.
+    pub reader_users: Vec<String>,
+    /// Groups whose members may look.
+    pub reader_groups: Vec<String>,
+}
+
+/// `[accounts]`: where to see whether an account exists.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "source")]
+pub enum Accounts {
+    /// `source = "passwd"`: the system's users, through NSS.
+    #[default]
+    Passwd,
+    /// `source = "any"`: every name is an account.
+    Any,
+    /// `source = "file"`: `path` lists one account a line.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `source = "directory"`: `path` has one entry for each account, as `/var/cpanel/users`.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// `[domains]`: which domains exist, and whose they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Domains {
+    /// A file with `domain: account` lines, as cPanel's `/etc/userdomains`. Without one every domain counts as existing
+    /// and no account owns any.
+    pub owners: Option<PathBuf>,
+}
+
+/// `[limits]`: bounds. They take effect at a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Limits {
+    /// Milliseconds in which a request must be complete, 10 to 60000.
+    pub request_deadline_ms: u64,
+    /// Connections that wait for their peers at the same time, 8 to 65536. Lookups that are complete when they are
+    /// accepted are answered at once and do not count.
+    pub max_connections: usize,
+    /// The same for one user id, 4 to 65536.
+    pub max_connections_per_uid: usize,
+    /// Entries that the audit trail keeps, at least 1000.
+    pub audit_entries: u64,
+}
+
+/// File permissions, written as a string in octal: `"0660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mode(pub u32);
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What needs somebody.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Changes, starts and stops.
+    Info,
+    /// Each lookup too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no TOML, or a key is unknown or of the wrong type. The words quote the line.
+    #[error("the configuration {} is wrong: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what was expected.
+        message: String,
+    },
+    /// A value is out of its bounds.
+    #[error("the configuration {} is wrong: {key} = {value}: expected {expected}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which key.
+        key: &'static str,
+        /// What it is set to.
+        value: String,
+        /// What was expected.
+        expected: String,
+    },
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            socket: outgoingd_client::DEFAULT_SOCKET.into(),
+            socket_mode: Mode(0o660),
+            socket_group: String::new(),
+            state_dir: "/var/lib/outgoingd".into(),
+            fallback_file: "/var/lib/outgoingd-exim/fallback".into(),
+            fallback_mode: Mode(0o640),
+            log_level: LogLevel::Info,
+            mail_send: true,
+            access: Access::default(),
+            accounts: Accounts::default(),
+            domains: Domains::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            request_deadline_ms: 2_000,
+            max_connections: 1_024,
+            max_connections_per_uid: 256,
+            audit_entries: 1_000_000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`, or takes the defaults if `path` is none and there is no file at [`DEFAULT_PATH`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is wrong; the words name file, key and what was expected.
+    pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
+        let place = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match fs::read_to_string(place) {
+            Ok(text) => Config::parse(&text, place),
+            Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+            Err(source) => Err(ConfigError::Read { path: place.to_path_buf(), source }),
+        }
+    }
+
+    /// Takes a configuration from its text; `path` is for the words of errors only.
+    ///
+    /// # Errors
+    ///
+    /// The text is wrong.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text)
+            .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), message: error.to_string() })?;
+        config.validate().map_err(|(key, value, expected)| ConfigError::Value {
+            path: path.to_path_buf(),
+            key,
+            value,
+            expected: expected.to_owned(),
+        })?;
+        Ok(config)
+    }
+
+    /// Checks the bounds that types do not.
+    ///
+    /// # Errors
+    ///
+    /// Key, value and what was expected.
+    pub fn validate(&self) -> Result<(), (&'static str, String, &'static str)> {
+        let Limits { request_deadline_ms, max_connections, max_connections_per_uid, audit_entries } = self.limits;
+        let absolute = |key, path: &Path| {
+            if path.is_absolute() { Ok(()) } else { Err((key, path.display().to_string(), "an absolute path")) }
+        };
+        let between = |key, value: u64, low: u64, high: u64, expected| {
+            if (low..=high).contains(&value) { Ok(()) } else { Err((key, value.to_string(), expected)) }
+        };
+        absolute("socket", &self.socket)?;
+        absolute("state-dir", &self.state_dir)?;
+        if self.socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(("socket", self.socket.display().to_string(), "a path of at most 107 bytes (unix(7))"));
+        }
+        if !self.fallback_file.as_os_str().is_empty() {
+            absolute("fallback-file", &self.fallback_file)?;
+        }
+        if let Accounts::File { path } | Accounts::Directory { path } = &self.accounts {
+            absolute("accounts.path", path)?;
+        }
+        if let Some(path) = &self.domains.owners {
+            absolute("domains.owners", path)?;
+        }
+        between("limits.request-deadline-ms", request_deadline_ms, 10, 60_000, "10 to 60000 milliseconds")?;
+        between("limits.max-connections", max_connections as u64, 8, 65_536, "8 to 65536")?;
+        between("limits.max-connections-per-uid", max_connections_per_uid as u64, 4, 65_536, "4 to 65536")?;
+        between("limits.audit-entries", audit_entries, 1_000, u64::MAX, "at least 1000")
+    }
+
+    /// The keys in which `other` differs and that only a restart brings into force.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
+        [
+            ("socket", self.socket != other.socket),
+            ("socket-mode", self.socket_mode != other.socket_mode),
+            ("socket-group", self.socket_group != other.socket_group),
+            ("state-dir", self.state_dir != other.state_dir),
+            ("fallback-file", self.fallback_file != other.fallback_file),
+            ("fallback-mode", self.fallback_mode != other.fallback_mode),
+            ("limits", self.limits != other.limits),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
+    /// The files and directories outside the configuration that it makes the daemon read.
+    pub fn sources(&self) -> impl Iterator<Item = &Path> {
+        let accounts = match &self.accounts {
+            Accounts::File { path } | Accounts::Directory { path } => Some(path.as_path()),
+            Accounts::Passwd | Accounts::Any => None,
+        };
+        accounts.into_iter().chain(self.domains.owners.as_deref())
+    }
+}
+
+impl Limits {
+    /// The time in which a request must be complete.
+    #[must_use]
+    pub fn request_deadline(&self) -> Duration {
+        Duration::from_millis(self.request_deadline_ms)
+    }
+}
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Mode, String> {
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Mode(mode)),
+            _ => Err(format!("\"{text}\" is no file mode: expected octal digits such as \"0660\"")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("o.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_and_the_default_is_valid() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn the_shipped_example_is_the_default_spelled_out() {
+        let example = include_str!("../../systemd/outgoingd.toml");
+        assert_eq!(parse(example).unwrap(), Config::default());
+        // Commented-out keys must be right too.
+        let uncommented: String = example
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .fold(String::new(), |all, line| all + line + "\n");
+        assert!(parse(&uncommented).is_ok(), "{:?}", parse(&uncommented));
+    }
+
+    #[test]
+    fn a_wrong_configuration_names_file_key_and_what_was_expected() {
+        let error = parse("sockett = \"/x\"").unwrap_err();
+        assert!(error.contains("o.toml") && error.contains("sockett") && error.contains("expected"), "{error}");
+        let error = parse("[limits]\nrequest-deadline-ms = 5").unwrap_err();
+        assert_eq!(
+            error,
+            "the configuration o.toml is wrong: limits.request-deadline-ms = 5: expected 10 to 60000 milliseconds"
+        );
+        let error = parse("socket-mode = \"9\"").unwrap_err();
+        assert!(error.contains("socket-mode") && error.contains("octal"), "{error}");
+        let error = parse(&format!("socket = \"/{}\"", "x".repeat(107))).unwrap_err();
+        assert!(error.contains("107 bytes"), "{error}");
+        let error = parse("[accounts]\nsource = \"ldap\"").unwrap_err();
+        assert!(error.contains("ldap") && error.contains("expected"), "{error}");
+        let error = parse("state-dir = \"here\"").unwrap_err();
+        assert!(error.contains("absolute"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_need_a_restart_are_named() {
+        let other = parse("socket = \"/run/x\"\nmail-send = false\n[limits]\nmax-connections = 8").unwrap();
+        assert_eq!(Config::default().needs_restart(&other), ["socket", "limits"]);
+    }
+}

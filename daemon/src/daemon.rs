@@ -1,0 +1,281 @@
+//! Start and stop: what is made in which order, and taken down in which.
+//!
+//! Three threads. *Lookups* run on the main one. *Administration* (sessions, signals, watching, status) runs on a second
+//! one, the *writer* on a third. Each has a runtime of its own, so that none waits for another's work.
+
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError};
+use crate::connections::Connections;
+use crate::directory::{self, DirectoryError};
+use crate::fallback::Fallback;
+use crate::lock::{self, LockError};
+use crate::logging::Level;
+use crate::lookup::{Drain, Lookups, Visitor};
+use crate::reload::{Overrides, Reloader};
+use crate::requests::{Policy, Requests};
+use crate::service;
+use crate::session;
+use crate::socket::{self, Socket, SocketError};
+use crate::stats::Stats;
+use crate::stop::{self, Stop, Stopper};
+use crate::store::{OpenError, Store, StoreError};
+use crate::table::Table;
+use crate::watch::Watch;
+use crate::writer::Writer;
+use std::io;
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::Duration;
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time;
+use tracing::{info, warn};
+
+/// How often the status line is brought up to date.
+const STATUS_PERIOD: Duration = Duration::from_secs(10);
+
+/// Why the daemon did not start or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// A list that the configuration names is wrong.
+    #[error("{0}; mend it, or change the configuration")]
+    Directory(#[from] DirectoryError),
+    /// Another daemon has the state directory.
+    #[error("{0}: another outgoingd runs on this state directory; stop it first (systemctl stop outgoingd)")]
+    Running(String),
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {}: {source}", path.display())]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The state file makes no sense.
+    #[error(
+        "the state file {} cannot be used: {message}. It was left as it is, and outgoingd does not start empty in its \
+         place; Exim goes by the fallback file meanwhile. Put back a copy from a backup; or move it away, start outgoingd, \
+         and give it what you know: `outgoingctl import` takes an export and cPanel's lists", path.display()
+    )]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The state file cannot be opened or made.
+    #[error("cannot open the state file {}: {message}", path.display())]
+    OpenState {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// There is no socket.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
+    /// The system gives no threads, signals or events.
+    #[error("the system does not give what outgoingd needs: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Starts, serves until a signal says stop, finishes what was accepted.
+///
+/// # Errors
+///
+/// [`StartError`].
+pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), StartError> {
+    let clock = Clock::system();
+    let stats = Arc::new(Stats::default());
+    let table = Arc::new(Table::default());
+    let policy = Arc::new(RwLock::new(Arc::new(Policy::load(config)?)));
+    if let Some(owners) = &config.domains.owners {
+        table.replace_owners(directory::load_owners(owners)?);
+    }
+    let _state_lock = lock_state(&config.state_dir)?;
+    let store = Arc::new(open_store(config)?);
+    let fallback = fallback_of(config);
+    let (writer_handle, writer) = Writer::new(store.clone(), table.clone(), stats.clone(), fallback, clock.clone())
+        .map_err(|error| unusable(&store, &error))?;
+    let Socket { listener, own } = socket::obtain(config)?;
+    let drain = if own.is_some() { Drain::Queue } else { Drain::Leave };
+
+    // From here on a panic is a defect that must not leave half a daemon: systemd starts a whole one.
+    abort_on_panic();
+    let (stopper, stop) = stop::pair();
+    let (administrators, visitors) = mpsc::unbounded_channel();
+    let requests = Requests {
+        store,
+        table: table.clone(),
+        writer: writer_handle.clone(),
+        stats: stats.clone(),
+        started: clock.now(),
+        clock: clock.clone(),
+        policy: policy.clone(),
+    };
+    let reloader = Reloader {
+        overrides,
+        started_with: config.clone(),
+        config: config.clone(),
+        policy,
+        table: table.clone(),
+        writer: writer_handle,
+        level,
+    };
+    let deadline = config.limits.request_deadline();
+    let lookups = Lookups {
+        table,
+        stats,
+        connections: Connections::new(config.limits.max_connections, config.limits.max_connections_per_uid),
+        clock,
+        deadline,
+        administrators,
+    };
+
+    let (writer_runtime, administration_runtime, lookup_runtime) = (one_thread()?, one_thread()?, one_thread()?);
+    let writer_thread = spawn("writer", move || writer_runtime.block_on(writer.run()))?;
+    let first_status = status_line(&requests, &[]);
+    let administration = {
+        let stop = stop.clone();
+        spawn("administration", move || {
+            administration_runtime.block_on(administer(requests, reloader, visitors, deadline, stopper, stop));
+        })?
+    };
+    info!(socket = %config.socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
+    let served = lookup_runtime.block_on(async {
+        tokio::spawn(service::keep_watchdog_quiet());
+        service::ready(&first_status);
+        lookups.serve(listener, stop, drain).await
+    });
+    // Sessions finish first, then the writer has nothing more to come.
+    join(administration);
+    join(writer_thread);
+    drop(own);
+    info!("outgoingd has stopped");
+    Ok(served?)
+}
+
+/// The second thread's work: sessions, and everything that is not a lookup or a write.
+async fn administer(
+    requests: Requests,
+    mut reloader: Reloader,
+    visitors: mpsc::UnboundedReceiver<Visitor>,
+    deadline: Duration,
+    stopper: Stopper,
+    stop: Stop,
+) {
+    let sessions = tokio::spawn(session::serve(requests.clone(), visitors, deadline, stop));
+    if let Err(error) = attend(&requests, &mut reloader).await {
+        warn!("cannot wait for signals: {error}; stopping");
+    }
+    service::stopping();
+    info!("stopping: finishing what was accepted");
+    stopper.stop();
+    if let Err(error) = sessions.await {
+        warn!("the sessions of administrators ended early: {error}");
+    }
+}
+
+/// Waits for signals and changed files, and keeps the status line, until a signal says stop.
+async fn attend(requests: &Requests, reloader: &mut Reloader) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut watch = Watch::new();
+    let mut status_ticks = time::interval(STATUS_PERIOD);
+    let (mut wrong, mut last_status) = (Vec::new(), String::new());
+    loop {
+        watch.follow(iter::once(configuration_file(&reloader.overrides)).chain(reloader.config.sources()));
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => {
+                service::reloading();
+                wrong = reloader.reload().await;
+                service::ready(&status_line(requests, &wrong));
+            }
+            () = watch.changed() => wrong = reloader.reload().await,
+            _ = status_ticks.tick() => {}
+        }
+        let status = status_line(requests, &wrong);
+        if status != last_status {
+            service::status(&status);
+            last_status = status;
+        }
+    }
+}
+
+/// The configuration file.
+fn configuration_file(overrides: &Overrides) -> &Path {
+    overrides.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH))
+}
+
+/// What a person wants to see in `systemctl status`.
+fn status_line(requests: &Requests, wrong: &[String]) -> String {
+    let (held, suspended, _) = requests.table.count(requests.clock.now());
+    let line = format!("{held} held, {suspended} suspended; {} lookups", requests.stats.lookups());
+    // A status is one line.
+    wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
+}
+
+fn lock_state(directory: &Path) -> Result<lock::Lock, StartError> {
+    let state_dir = |source| StartError::StateDir { path: directory.to_path_buf(), source };
+    lock::make_directory(directory, 0o700).map_err(state_dir)?;
+    lock::take(&directory.join("lock")).map_err(|error| match error {
+        LockError::Held(_) => StartError::Running(error.to_string()),
+        LockError::Io(_, source) => state_dir(source),
+    })
+}
+
+fn open_store(config: &Config) -> Result<Store, StartError> {
+    Store::open(&config.state_dir, config.limits.audit_entries).map_err(|error| {
+        let path = config.state_dir.join("state.redb");
+        match error {
+            OpenError::Unusable(message) => StartError::State { path, message },
+            error => StartError::OpenState { path, message: error.to_string() },
+        }
+    })
+}
+
+fn unusable(store: &Store, error: &StoreError) -> StartError {
+    StartError::State { path: store.path().to_path_buf(), message: error.to_string() }
+}
+
+fn fallback_of(config: &Config) -> Option<Fallback> {
+    let path = &config.fallback_file;
+    if path.as_os_str().is_empty() {
+        warn!("fallback-file is empty: while outgoingd is down nothing is held or suspended");
+        return None;
+    }
+    if let Some(Err(error)) = path.parent().map(|directory| lock::make_directory(directory, 0o750)) {
+        warn!("cannot make the directory of {}: {error}", path.display());
+    }
+    Some(Fallback::new(path.clone(), config.fallback_mode.0))
+}
+
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}
+
+fn one_thread() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn join(thread: thread::JoinHandle<()>) {
+    // A thread that panicked has taken the process with it.
+    let _ = thread.join();
+}

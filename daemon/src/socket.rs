@@ -1,0 +1,168 @@
+//! The listening socket: inherited from systemd, or one of our own, made safely.
+//!
+//! Made safely: a lock file beside it says who may; a socket that somebody answers on is left alone; what is no socket is
+//! left alone; and from its first moment nobody may connect whom the configured permissions do not let.
+
+use crate::config::Config;
+use crate::lock::{self, Lock, LockError};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` is the bound above it.
+const BACKLOG: i32 = 4096;
+
+/// The listening socket and whose it is.
+#[derive(Debug)]
+pub struct Socket {
+    /// Where connections come from.
+    pub listener: UnixListener,
+    /// Removes it at the end, if it is ours.
+    pub own: Option<OwnSocket>,
+}
+
+/// A socket that this process made. Dropping it removes it.
+#[derive(Debug)]
+pub struct OwnSocket {
+    path: PathBuf,
+    inode: u64,
+    _lock: Lock,
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Somebody listens there.
+    #[error("another process listens on {}: stop it, or choose another socket", .0.display())]
+    InUse(PathBuf),
+    /// A file of another kind is in the way.
+    #[error("{} is there and is no socket: move it away, or choose another socket", .0.display())]
+    NoSocket(PathBuf),
+    /// The configured group is unknown.
+    #[error("no group {0} on this system: create it, or change socket-group")]
+    NoGroup(String),
+    /// What systemd handed over is not what this daemon can use.
+    #[error("systemd handed over {0}; outgoingd.socket must have exactly one ListenStream= with a path")]
+    Inherited(String),
+    /// The system would not let it be made.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Io {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The socket that systemd handed over, else one at the configured path.
+///
+/// # Errors
+///
+/// [`SocketError`].
+pub fn obtain(config: &Config) -> Result<Socket, SocketError> {
+    match inherited()? {
+        Some(listener) => Ok(Socket { listener, own: None }),
+        None => make(config),
+    }
+}
+
+/// The socket in `LISTEN_FDS`, if there is one.
+fn inherited() -> Result<Option<UnixListener>, SocketError> {
+    let mut descriptors =
+        sd_notify::listen_fds().map_err(|error| SocketError::Inherited(format!("a wrong LISTEN_FDS ({error})")))?;
+    let descriptor = match (descriptors.next(), descriptors.len()) {
+        (None, _) => return Ok(None),
+        (Some(descriptor), 0) => descriptor,
+        (Some(_), more) => return Err(SocketError::Inherited(format!("{} sockets", more + 1))),
+    };
+    // SAFETY: `LISTEN_FDS` gives this descriptor to this process (sd_listen_fds(3)), and nothing else in it uses it: this
+    // function is called once, at the start.
+    #[allow(unsafe_code, reason = "an inherited descriptor is a number until somebody says that it is owned")]
+    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let fits = sockopt::socket_domain(&socket) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_type(&socket) == Ok(SocketType::STREAM)
+        && sockopt::socket_acceptconn(&socket) == Ok(true);
+    if fits {
+        Ok(Some(socket.into()))
+    } else {
+        Err(SocketError::Inherited("something else than a listening Unix stream socket".to_owned()))
+    }
+}
+
+fn make(config: &Config) -> Result<Socket, SocketError> {
+    let path = &config.socket;
+    let io = |source| SocketError::Io { path: path.clone(), source };
+    if let Some(directory) = path.parent() {
+        lock::make_directory(directory, 0o755).map_err(io)?;
+    }
+    let lock = lock::take(&lock_path(path)).map_err(|error| match error {
+        LockError::Held(_) => SocketError::InUse(path.clone()),
+        LockError::Io(_, source) => io(source),
+    })?;
+    clear_the_way(path)?;
+    let listener = bind(path).map_err(|error| io(error.into()))?;
+    set_owner(config)?;
+    fs::set_permissions(path, Permissions::from_mode(config.socket_mode.0)).map_err(io)?;
+    let inode = fs::symlink_metadata(path).map_err(io)?.ino();
+    Ok(Socket { listener, own: Some(OwnSocket { path: path.clone(), inode, _lock: lock }) })
+}
+
+/// Removes a socket that nobody listens on any more.
+fn clear_the_way(path: &Path) -> Result<(), SocketError> {
+    let io = |source| SocketError::Io { path: path.to_path_buf(), source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io(error)),
+        Ok(there) if !there.file_type().is_socket() => Err(SocketError::NoSocket(path.to_path_buf())),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(io),
+            Err(error) => Err(io(error)),
+            Ok(_) => Err(SocketError::InUse(path.to_path_buf())),
+        },
+    }
+}
+
+/// Binds with permissions for the owner alone; who else may is set when the owner is right.
+fn bind(path: &Path) -> Result<UnixListener, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // The mask is the process's, which at this time has one thread.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = rustix::net::bind(&socket, &address);
+    rustix::process::umask(before);
+    bound?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn set_owner(config: &Config) -> Result<(), SocketError> {
+    let name = &config.socket_group;
+    if name.is_empty() {
+        return Ok(());
+    }
+    let io = |source| SocketError::Io { path: config.socket.clone(), source };
+    let group = nix::unistd::Group::from_name(name).map_err(|error| io(error.into()))?;
+    let group = group.ok_or_else(|| SocketError::NoGroup(name.clone()))?;
+    std::os::unix::fs::lchown(&config.socket, None, Some(group.gid.as_raw())).map_err(io)
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        // Only if it is still the one that was made: somebody may have put another in its place.
+        if fs::symlink_metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What stands on disk: one versioned record for each flag, pass and entry of the audit trail.
+//!
+//! A record is one byte of version, then bincode 2 in standard configuration. One of the two files of the project that
+//! know bincode's name. Golden bytes in the tests pin the layout: a change to a record is a new version beside the old
+//! one, which stays readable.
+
+use super::Damage;
+use crate::audit::{Deed, Entry};
+use crate::change::Origin;
+use crate::flag::{Flag, Kind, Timestamp};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Version of all records that are written.
+const VERSION: u8 = 1;
+
+/// No record is longer than this many bytes; what claims to be is damaged.
+const MAX_RECORD: usize = 16 << 10;
+
+#[derive(Serialize, Deserialize)]
+struct FlagRecord {
+    since: u64,
+    until: Option<u64>,
+    by: String,
+    reason: Option<String>,
+    notice: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PassRecord {
+    at: u64,
+    by: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AuditRecord {
+    at: u64,
+    deed: u8,
+    subject: String,
+    until: Option<u64>,
+    reason: Option<String>,
+    notice: Option<String>,
+    by: String,
+    uid: u32,
+    pid: u32,
+    on_behalf_of: Option<String>,
+}
+
+/// The record of a flag.
+pub(super) fn encode_flag(flag: &Flag) -> Result<Vec<u8>, Damage> {
+    encode(&FlagRecord {
+        since: flag.since.0,
+        until: flag.until.map(|until| until.0),
+        by: flag.by.clone(),
+        reason: flag.reason.clone(),
+        notice: flag.notice.clone(),
+    })
+}
+
+/// The flag in a record.
+pub(super) fn decode_flag(record: &[u8]) -> Result<Flag, Damage> {
+    let FlagRecord { since, until, by, reason, notice } = decode(record)?;
+    Ok(Flag { since: Timestamp(since), until: until.map(Timestamp), by, reason, notice })
+}
+
+/// The record of a pass: when it was given, and by whom.
+pub(super) fn encode_pass(at: Timestamp, by: &str) -> Result<Vec<u8>, Damage> {
+    encode(&PassRecord { at: at.0, by: by.to_owned() })
+}
+
+/// When the pass in a record was given.
+pub(super) fn decode_pass(record: &[u8]) -> Result<Timestamp, Damage> {
+    let PassRecord { at, by: _ } = decode(record)?;
+    Ok(Timestamp(at))
+}
+
+/// The record of an entry of the audit trail.
+pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, Damage> {
+    encode(&AuditRecord {
+        at: entry.at.0,
+        deed: deed_number(entry.deed),
+        subject: entry.subject.clone(),
+        until: entry.until.map(|until| until.0),
+        reason: entry.reason.clone(),
+        notice: entry.notice.clone(),
+        by: entry.origin.by.clone(),
+        uid: entry.origin.uid,
+        pid: entry.origin.pid,
+        on_behalf_of: entry.origin.on_behalf_of.clone(),
+    })
+}
+
+/// The entry of the audit trail in a record.
+pub(super) fn decode_entry(record: &[u8]) -> Result<Entry, Damage> {
+    let AuditRecord { at, deed, subject, until, reason, notice, by, uid, pid, on_behalf_of } = decode(record)?;
+    Ok(Entry {
+        at: Timestamp(at),
+        deed: deed_of(deed)?,
+        subject,
+        until: until.map(Timestamp),
+        reason,
+        notice,
+        origin: Origin { by, uid, pid, on_behalf_of },
+    })
+}
+
+/// The number under which a kind is part of a flag's key.
+pub(super) const fn kind_number(kind: Kind) -> u8 {
+    match kind {
+        Kind::Hold => 0,
+        Kind::Suspend => 1,
+    }
+}
+
+/// The kind of a number in a flag's key.
+pub(super) fn kind_of(number: u8) -> Result<Kind, Damage> {
+    Kind::BOTH
+        .into_iter()
+        .find(|&kind| kind_number(kind) == number)
+        .ok_or_else(|| Damage(format!("a flag of the unknown kind {number}")))
+}
+
+const fn deed_number(deed: Deed) -> u8 {
+    match deed {
+        Deed::Set(Kind::Hold) => 0,
+        Deed::Cleared(Kind::Hold) => 1,
+        Deed::Set(Kind::Suspend) => 2,
+        Deed::Cleared(Kind::Suspend) => 3,
+        Deed::Passed => 4,
+        Deed::Expired(Kind::Hold) => 5,
+        Deed::Expired(Kind::Suspend) => 6,
+    }
+}
+
+fn deed_of(number: u8) -> Result<Deed, Damage> {
+    let deeds = [Deed::Passed]
+        .into_iter()
+        .chain(Kind::BOTH.into_iter().flat_map(|kind| [Deed::Set(kind), Deed::Cleared(kind), Deed::Expired(kind)]));
+    deeds
+        .into_iter()
+        .find(|&deed| deed_number(deed) == number)
+        .ok_or_else(|| Damage(format!("an audit entry of the unknown kind {number}")))
+}
+
+fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, Damage> {
+    let mut bytes = vec![VERSION];
+    bincode::serde::encode_into_std_write(record, &mut bytes, bincode::config::standard())
+        .map_err(|error| Damage(format!("a record that cannot be encoded: {error}")))?;
+    Ok(bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Damage> {
+    let body = match bytes {
+        [VERSION, body @ ..] => body,
+        [version, ..] => {
+            return Err(Damage(format!("a record of version {version}, where this outgoingd knows {VERSION}")));
+        }
+        [] => return Err(Damage("an empty record".to_owned())),
+    };
+    match bincode::serde::decode_from_slice(body, bincode::config::standard().with_limit::<MAX_RECORD>()) {
+        Ok((record, read)) if read == body.len() => Ok(record),
+        Ok((_, read)) => Err(Damage(format!("a record with {} bytes behind its end", body.len() - read))),
+        Err(error) => Err(Damage(format!("a record that cannot be read: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn flag() -> Flag {
+        Flag {
+            since: Timestamp(1_700_000_000),
+            until: Some(Timestamp(1_700_086_400)),
+            by: "root".to_owned(),
+            reason: Some("phished".to_owned()),
+            notice: None,
+        }
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            at: Timestamp(1_700_000_000),
+            deed: Deed::Expired(Kind::Suspend),
+            subject: "@example.com".to_owned(),
+            until: None,
+            reason: None,
+            notice: Some("call 555".to_owned()),
+            origin: Origin { by: "ann".to_owned(), uid: 1000, pid: 4242, on_behalf_of: Some("bob".to_owned()) },
+        }
+    }
+
+    #[test]
+    fn records_of_version_1_are_these_bytes() {
+        assert_eq!(
+            encode_flag(&flag()).unwrap().escape_ascii().to_string(),
+            r"\x01\xfc\x00\xf1Se\x01\xfc\x80BUe\x04root\x01\x07phished\x00"
+        );
+        assert_eq!(
+            encode_pass(Timestamp(1_700_000_000), "ann").unwrap().escape_ascii().to_string(),
+            r"\x01\xfc\x00\xf1Se\x03ann"
+        );
+        assert_eq!(
+            encode_entry(&entry()).unwrap().escape_ascii().to_string(),
+            r"\x01\xfc\x00\xf1Se\x06\x0c@example.com\x00\x00\x01\x08call 555\x03ann\xfb\xe8\x03\xfb\x92\x10\x01\x03bob"
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        assert_eq!(decode_flag(&encode_flag(&flag()).unwrap()).unwrap(), flag());
+        assert_eq!(decode_entry(&encode_entry(&entry()).unwrap()).unwrap(), entry());
+        for number in 0..=6 {
+            assert_eq!(deed_number(deed_of(number).unwrap()), number);
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_cut_off_padded_or_of_another_version_is_damage() {
+        let good = encode_flag(&flag()).unwrap();
+        assert!(decode_flag(&good[..good.len() - 1]).is_err());
+        assert!(decode_flag(&[&good[..], b"x"].concat()).is_err());
+        assert!(decode_flag(&[&[2], &good[1..]].concat()).unwrap_err().0.contains("version 2"));
+        assert!(decode_flag(&[]).is_err());
+        assert!(deed_of(7).is_err() && kind_of(2).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(record: Vec<u8>) {
+            let _ = (decode_flag(&record), decode_pass(&record), decode_entry(&record));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Watches the configuration and the lists that it names, and says when one may have changed.
+//!
+//! Watched are the directories that hold them, since editors and control panels replace files; what else happens there is
+//! passed over. A burst of changes is one change, told when it has been quiet for [`QUIET`].
+//!
+//! Honest limit: where a name on the way is a symbolic link into another directory, a change there is not seen; SIGHUP is.
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time;
+use tracing::warn;
+
+/// How long nothing must have happened before a change is told.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Watches, until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    /// What is waited for; shared with the watcher's thread.
+    sources: Arc<Mutex<HashSet<PathBuf>>>,
+    directories: HashSet<PathBuf>,
+    changes: mpsc::Receiver<()>,
+}
+
+impl Watch {
+    /// Begins, with nothing to watch yet. Where the system gives no watch, the log says so and only SIGHUP reloads.
+    #[must_use]
+    pub fn new() -> Watch {
+        let sources: Arc<Mutex<HashSet<PathBuf>>> = Arc::default();
+        let (sender, changes) = mpsc::channel(1);
+        let wanted = sources.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            if event.is_ok_and(|event| concerns(&event, &wanted)) {
+                // A full channel holds a change that was not told yet, which is the same.
+                let _ = sender.try_send(());
+            }
+        });
+        let watcher = watcher.map_err(|error| warn!("cannot watch files, so only SIGHUP reloads: {error}")).ok();
+        Watch { watcher, sources, directories: HashSet::new(), changes }
+    }
+
+    /// Watches these files and directories, and no others any more.
+    pub fn follow<'a>(&mut self, sources: impl Iterator<Item = &'a Path>) {
+        let sources: HashSet<PathBuf> = sources.map(Path::to_path_buf).collect();
+        let mut directories: HashSet<PathBuf> =
+            sources.iter().filter_map(|path| path.parent()).map(Path::to_path_buf).collect();
+        directories.extend(sources.iter().filter(|path| path.is_dir()).cloned());
+        *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.directories.difference(&directories) {
+            let _ = watcher.unwatch(gone);
+        }
+        let mut followed = HashSet::new();
+        for directory in directories {
+            let known = self.directories.contains(&directory);
+            match if known { Ok(()) } else { watcher.watch(&directory, RecursiveMode::NonRecursive) } {
+                Ok(()) => drop(followed.insert(directory)),
+                Err(error) => warn!("cannot watch {}: {error}", directory.display()),
+            }
+        }
+        self.directories = followed;
+    }
+
+    /// Returns when something that is watched has changed and quiet has come back.
+    pub async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            // There is no watcher; the caller waits for something else.
+            return std::future::pending().await;
+        }
+        while time::timeout(QUIET, self.changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+    }
+}
+
+/// Whether an event may mean that one of `sources`, or what is in one, is another now.
+fn concerns(event: &Event, sources: &HashSet<PathBuf>) -> bool {
+    let changes = match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    };
+    changes
+        && event
+            .paths
+            .iter()
+            .any(|path| sources.contains(path) || path.parent().is_some_and(|parent| sources.contains(parent)))
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch::new()
+    }
+}

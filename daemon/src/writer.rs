@@ -1,0 +1,333 @@
+//! The single writer: the one place where state changes.
+//!
+//! A change is written to the state file and synced, then made visible in the table, then in the fallback file, then
+//! acknowledged, in this order. Changes that wait are committed together: one transaction, one sync, one fallback file.
+//! The writer also ends what has reached its end: flags, and passes older than [`PASS_LIFETIME`].
+//!
+//! It runs on a thread of its own, since a commit waits for the disk. When a commit fails, nothing of it is acknowledged
+//! and the state file is opened again; the table then takes over whichever whole state is on disk. Lookups go on
+//! throughout.
+
+use crate::change::{Action, Change, Effect, Origin};
+use crate::clock::Clock;
+use crate::fallback::Fallback;
+use crate::flag::{Kind, Timestamp};
+use crate::name::{MessageId, Subject};
+use crate::stats::Stats;
+use crate::store::{Store, StoreError};
+use crate::table::Table;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time;
+use tracing::{error, info, warn};
+
+/// Changes that may wait for the writer; who comes then waits for a place.
+const QUEUE: usize = 1024;
+
+/// Changes in one transaction.
+const GROUP: usize = 10_000;
+
+/// How long a pass is kept. A message that was let through is gone or bounced long before.
+const PASS_LIFETIME: u64 = 30 * 24 * 3600;
+
+/// Longest sleep between looks at the clock, which may be set while the writer sleeps.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
+
+/// Changes on their way to the writer. The writer ends when all of these are dropped and what they sent is done.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What the writer did with a list of changes.
+#[derive(Debug)]
+pub struct Written {
+    /// What each change did.
+    pub effects: Vec<Effect>,
+    /// What went wrong beside the changes, which stand.
+    pub warning: Option<String>,
+}
+
+/// Why changes were not made.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The state file could not be written.
+    #[error("cannot write {path}: {message}")]
+    Storage {
+        /// The state file.
+        path: String,
+        /// What the disk or redb said.
+        message: String,
+    },
+    /// The writer has ended.
+    #[error("outgoingd is stopping")]
+    Stopping,
+}
+
+#[derive(Debug)]
+enum Job {
+    /// Make these changes.
+    Change(Vec<Change>, oneshot::Sender<Result<Written, WriteError>>),
+    /// Something else that the fallback file depends on has changed.
+    Refresh,
+}
+
+/// The writer's own.
+#[derive(Debug)]
+pub struct Writer {
+    jobs: mpsc::Receiver<Job>,
+    store: Arc<Store>,
+    table: Arc<Table>,
+    stats: Arc<Stats>,
+    fallback: Option<Fallback>,
+    clock: Clock,
+    /// What will end, and when.
+    ends: BTreeSet<(Timestamp, Ending)>,
+    /// The last commit failed and its outcome is not known yet.
+    unsure: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    Flag(Subject, Kind),
+    Pass(String),
+}
+
+impl Handle {
+    /// Makes `changes`, all or none, and waits until they are acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]: none was made.
+    pub async fn submit(&self, changes: Vec<Change>) -> Result<Written, WriteError> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.send(Job::Change(changes, done)).await.map_err(|_| WriteError::Stopping)?;
+        outcome.await.map_err(|_| WriteError::Stopping)?
+    }
+
+    /// Has the fallback file written again, because the owners have changed.
+    pub async fn refresh(&self) {
+        // A writer that has ended needs no refreshing.
+        let _ = self.jobs.send(Job::Refresh).await;
+    }
+}
+
+impl Writer {
+    /// Loads the table from the store and writes the fallback file.
+    ///
+    /// # Errors
+    ///
+    /// The state cannot be read. A fallback file that cannot be written is logged: lookups are better than none.
+    pub fn new(
+        store: Arc<Store>,
+        table: Arc<Table>,
+        stats: Arc<Stats>,
+        fallback: Option<Fallback>,
+        clock: Clock,
+    ) -> Result<(Handle, Writer), StoreError> {
+        let (sender, jobs) = mpsc::channel(QUEUE);
+        let mut writer = Writer { jobs, store, table, stats, fallback, clock, ends: BTreeSet::new(), unsure: false };
+        writer.load()?;
+        if let Some(warning) = writer.write_fallback() {
+            warn!("{warning}");
+        }
+        Ok((Handle { jobs: sender }, writer))
+    }
+
+    /// Works until every [`Handle`] is gone.
+    pub async fn run(mut self) {
+        loop {
+            let nap = time::sleep(self.nap());
+            tokio::select! {
+                job = self.jobs.recv() => match job {
+                    Some(job) => self.work(job),
+                    None => break,
+                },
+                () = nap => self.end_what_has_reached_its_end(),
+            }
+        }
+    }
+
+    /// Does `first` and all that waits behind it, up to a bound.
+    fn work(&mut self, first: Job) {
+        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            if let Job::Change(mut wanted, done) = job {
+                waiting.push((wanted.len(), done));
+                changes.append(&mut wanted);
+            }
+            if changes.len() < GROUP {
+                next = self.jobs.try_recv().ok();
+            }
+        }
+        let outcome = self.change(&changes);
+        let mut effects = outcome.as_ref().map_or_else(|_| Vec::new(), |written| written.effects.clone()).into_iter();
+        for (count, done) in waiting {
+            let reply = match &outcome {
+                Ok(written) => {
+                    Ok(Written { effects: effects.by_ref().take(count).collect(), warning: written.warning.clone() })
+                }
+                Err(error) => Err(error.clone()),
+            };
+            // Whoever asked may have hung up; what is done is done.
+            let _ = done.send(reply);
+        }
+    }
+
+    /// Durable, then visible, then in the fallback file.
+    fn change(&mut self, changes: &[Change]) -> Result<Written, WriteError> {
+        if self.unsure {
+            self.recover()?;
+        }
+        let now = self.clock.now();
+        let effects = self.store.commit(changes, now).map_err(|error| self.failed(&error))?;
+        for (change, effect) in changes.iter().zip(&effects) {
+            self.show(change, effect, now);
+        }
+        Ok(Written { effects, warning: self.write_fallback() })
+    }
+
+    /// Makes visible what one change did, and puts it on the operators' record.
+    fn show(&mut self, change: &Change, effect: &Effect, now: Timestamp) {
+        let Origin { by, uid, pid, on_behalf_of } = &change.origin;
+        match (&change.action, effect) {
+            (_, Effect::Unchanged) => return,
+            (Action::Pass { message }, _) => self.put_pass(message, now),
+            (Action::ForgetPass { message }, _) => self.table.put_pass(message, false),
+            (
+                Action::Set { subject, kind, .. } | Action::Clear { subject, kind } | Action::Expire { subject, kind },
+                effect,
+            ) => {
+                let flag = if let Effect::Put(flag) = effect { Some(flag) } else { None };
+                if let Some(old) = self.table.ends_of(subject.as_str()).until(*kind) {
+                    self.ends.remove(&(old, Ending::Flag(subject.clone(), *kind)));
+                }
+                self.table.put(subject, *kind, flag);
+                if let Some(until) = flag.and_then(|flag| flag.until) {
+                    self.ends.insert((until, Ending::Flag(subject.clone(), *kind)));
+                }
+            }
+        }
+        self.stats.changes.fetch_add(1, Relaxed);
+        let (deed, object) = change.action.describe();
+        let behalf = on_behalf_of.as_deref().unwrap_or_default();
+        info!(target: "audit", deed, object, by, uid, pid, on_behalf_of = behalf, "{by}: {deed} {object}");
+    }
+
+    fn put_pass(&mut self, message: &MessageId<'_>, given: Timestamp) {
+        self.table.put_pass(message, true);
+        self.ends.insert((Timestamp(given.0 + PASS_LIFETIME), Ending::Pass(message.as_str().to_owned())));
+    }
+
+    fn end_what_has_reached_its_end(&mut self) {
+        let now = self.clock.now();
+        let due: Vec<_> = self.ends.iter().take_while(|(at, _)| *at <= now).take(GROUP).cloned().collect();
+        let changes: Vec<Change> = due.iter().filter_map(|(_, ending)| ending.change()).collect();
+        if due.is_empty() {
+            return;
+        }
+        // A flag behind its end is out of force already; if it cannot be removed now, then at the next look.
+        match self.change(&changes) {
+            Ok(_) => self.ends.retain(|ending| due.binary_search(ending).is_err()),
+            Err(error) => warn!("flags that have ended stay on disk for now: {error}"),
+        }
+    }
+
+    /// How long to sleep when nobody wants anything.
+    fn nap(&self) -> Duration {
+        match self.ends.first() {
+            // Never less than a second, so that a disk that refuses is not asked in a loop.
+            Some((at, _)) => Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)).min(LONGEST_NAP),
+            None => LONGEST_NAP,
+        }
+    }
+
+    /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
+    fn failed(&mut self, error: &StoreError) -> WriteError {
+        error!("cannot write {}: {error}", self.store.path().display());
+        self.unsure = true;
+        let refusal = self.storage_error(error);
+        if let Err(error) = self.recover() {
+            warn!("the state file stays closed for now: {error}");
+        }
+        refusal
+    }
+
+    /// Opens the state file again and takes over what is in it.
+    fn recover(&mut self) -> Result<(), WriteError> {
+        self.store.recover().map_err(|error| self.storage_error(&error))?;
+        self.load().map_err(|error| self.storage_error(&error))?;
+        self.unsure = false;
+        if let Some(warning) = self.write_fallback() {
+            warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    /// Puts the state on disk in the place of what the table shows.
+    fn load(&mut self) -> Result<(), StoreError> {
+        let fresh = Table::default();
+        let mut ends = BTreeSet::new();
+        self.store.for_each_flag(|subject, kind, flag| {
+            fresh.put(&subject, kind, Some(&flag));
+            if let Some(until) = flag.until {
+                ends.insert((until, Ending::Flag(subject, kind)));
+            }
+        })?;
+        self.store.for_each_pass(|message, given| {
+            fresh.put_pass(&message, true);
+            ends.insert((Timestamp(given.0.saturating_add(PASS_LIFETIME)), Ending::Pass(message.as_str().to_owned())));
+        })?;
+        self.table.replace_flags(fresh);
+        self.ends = ends;
+        Ok(())
+    }
+
+    /// Brings the fallback file up to date, or says why it is not.
+    fn write_fallback(&self) -> Option<String> {
+        let outcome = self.fallback.as_ref()?.replace(&self.store, &self.table, self.clock.now());
+        match outcome {
+            Ok(()) => {
+                self.stats.fallback_writes.fetch_add(1, Relaxed);
+                None
+            }
+            Err(error) => {
+                self.stats.fallback_failures.fetch_add(1, Relaxed);
+                Some(format!("{error}; while outgoingd is down Exim would go by an older state"))
+            }
+        }
+    }
+
+    fn storage_error(&self, error: &dyn std::fmt::Display) -> WriteError {
+        WriteError::Storage { path: self.store.path().display().to_string(), message: error.to_string() }
+    }
+}
+
+impl Ending {
+    fn change(&self) -> Option<Change> {
+        let action = match self {
+            Ending::Flag(subject, kind) => Action::Expire { subject: subject.clone(), kind: *kind },
+            Ending::Pass(id) => Action::ForgetPass { message: MessageId::new(id).ok()?.into_owned() },
+        };
+        Some(Change { origin: Origin::daemon(), action })
+    }
+}
+
+impl Action {
+    /// The command's word and its object, for a log line.
+    fn describe(&self) -> (&'static str, &str) {
+        match self {
+            Action::Set { subject, kind, .. } => (kind.as_str(), subject.as_str()),
+            Action::Clear { subject, kind: Kind::Hold } => ("release", subject.as_str()),
+            Action::Clear { subject, kind: Kind::Suspend } => ("unsuspend", subject.as_str()),
+            Action::Expire { subject, kind: Kind::Hold } => ("end of hold", subject.as_str()),
+            Action::Expire { subject, kind: Kind::Suspend } => ("end of suspend", subject.as_str()),
+            Action::Pass { message } => ("pass", message.as_str()),
+            Action::ForgetPass { message } => ("end of pass", message.as_str()),
+        }
+    }
+}
