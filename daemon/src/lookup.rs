@@ -104,7 +104,8 @@ impl Lookups {
                 ready = listener.readable() => ready?,
             };
             match self.accept_burst(listener.get_ref(), &mut slow) {
-                Ok(Backlog::Waiting) => {}
+                // The others on this thread, the slow peers, get their turn.
+                Ok(Backlog::Waiting) => tokio::task::yield_now().await,
                 Ok(Backlog::Empty) => {
                     ready.clear_ready();
                     pause = PAUSE.0;
@@ -116,7 +117,6 @@ impl Lookups {
                 }
             }
             while slow.try_join_next().is_some() {}
-            tokio::task::yield_now().await;
         }
         if drain == Drain::Queue {
             while let Ok(Backlog::Waiting) = self.accept_burst(listener.get_ref(), &mut slow) {}

@@ -3,7 +3,9 @@
 //! Watched are the directories that hold them, since editors and control panels replace files; what else happens there is
 //! passed over. A burst of changes is one change, told when it has been quiet for [`QUIET`].
 //!
-//! Honest limit: where a name on the way is a symbolic link into another directory, a change there is not seen; SIGHUP is.
+//! Honest limits: where a name on the way is a symbolic link into another directory, a change there is not seen; SIGHUP is.
+//! Whatever is opened in a watched directory wakes the watcher's thread for some microseconds, so a list in a directory of its
+//! own is better than one in a busy `/etc`.
 
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};

@@ -165,6 +165,12 @@ impl Writer {
             }
         }
         let outcome = self.change(&changes);
+        if let Ok(written) = &outcome {
+            let mut done = changes.iter().zip(&written.effects);
+            for (count, _) in &waiting {
+                log(done.by_ref().take(*count));
+            }
+        }
         let mut effects = outcome.as_ref().map_or_else(|_| Vec::new(), |written| written.effects.clone()).into_iter();
         for (count, done) in waiting {
             let reply = match &outcome {
@@ -191,9 +197,8 @@ impl Writer {
         Ok(Written { effects, warning: self.write_fallback() })
     }
 
-    /// Makes visible what one change did, and puts it on the operators' record.
+    /// Makes visible what one change did.
     fn show(&mut self, change: &Change, effect: &Effect, now: Timestamp) {
-        let Origin { by, uid, pid, on_behalf_of } = &change.origin;
         match (&change.action, effect) {
             (_, Effect::Unchanged) => return,
             (Action::Pass { message }, _) => self.put_pass(message, now),
@@ -213,9 +218,6 @@ impl Writer {
             }
         }
         self.stats.changes.fetch_add(1, Relaxed);
-        let (deed, object) = change.action.describe();
-        let behalf = on_behalf_of.as_deref().unwrap_or_default();
-        info!(target: "audit", deed, object, by, uid, pid, on_behalf_of = behalf, "{by}: {deed} {object}");
     }
 
     fn put_pass(&mut self, message: &MessageId<'_>, given: Timestamp) {
@@ -232,7 +234,10 @@ impl Writer {
         }
         // A flag behind its end is out of force already; if it cannot be removed now, then at the next look.
         match self.change(&changes) {
-            Ok(_) => self.ends.retain(|ending| due.binary_search(ending).is_err()),
+            Ok(written) => {
+                log(changes.iter().zip(&written.effects));
+                self.ends.retain(|ending| due.binary_search(ending).is_err());
+            }
             Err(error) => warn!("flags that have ended stay on disk for now: {error}"),
         }
     }
@@ -304,6 +309,22 @@ impl Writer {
 
     fn storage_error(&self, error: &dyn std::fmt::Display) -> WriteError {
         WriteError::Storage { path: self.store.path().display().to_string(), message: error.to_string() }
+    }
+}
+
+/// Puts what one peer wanted at once on the operators' record: a single change in full, many as a count, whose parts are in
+/// the audit trail.
+fn log<'a>(done: impl Iterator<Item = (&'a Change, &'a Effect)>) {
+    let done: Vec<&Change> =
+        done.filter(|(_, effect)| **effect != Effect::Unchanged).map(|(change, _)| change).collect();
+    let Some(Change { origin: Origin { by, uid, pid, on_behalf_of }, action }) = done.first() else { return };
+    let on_behalf_of = on_behalf_of.as_deref().unwrap_or_default();
+    if let [_] = done.as_slice() {
+        let (deed, object) = action.describe();
+        info!(target: "audit", deed, object, by, uid, pid, on_behalf_of, "{by}: {deed} {object}");
+    } else {
+        let changes = done.len();
+        info!(target: "audit", changes, by, uid, pid, on_behalf_of, "{by}: {changes} changes at once");
     }
 }
 

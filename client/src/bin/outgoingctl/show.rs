@@ -7,11 +7,14 @@ use outgoingd_client::protocol::message::{Flag, Kind, LogEntry, Stats, Status};
 use outgoingd_client::protocol::text::Verdict;
 use std::fmt::Write as _;
 
-/// A table that grows row by row.
+/// A table that grows row by row; without a header it goes on with one that was printed.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Disabled).set_header(header.to_vec());
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    if !header.is_empty() {
+        table.set_header(header.to_vec());
+    }
     table
 }
 
