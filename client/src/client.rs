@@ -16,9 +16,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the daemon listens unless it was told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/outgoingd/outgoingd.sock";
-
 /// Longest wait for the daemon, for each read and write. A change waits for the disk, so this is generous.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -35,4 +35,4 @@ pub mod protocol;
 
 mod client;
 
-pub use client::{Client, DEFAULT_SOCKET, Error, TIMEOUT, Terms};
+pub use client::{Client, Error, TIMEOUT, Terms};

@@ -128,19 +128,6 @@ pub fn expire(current: Option<&Flag>, now: Timestamp) -> Effect {
     }
 }
 
-impl Origin {
-    /// What the daemon does itself.
-    #[must_use]
-    pub fn daemon() -> Origin {
-        Origin {
-            by: "outgoingd".to_owned(),
-            uid: rustix::process::geteuid().as_raw(),
-            pid: std::process::id(),
-            on_behalf_of: None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,16 +3,17 @@
 use crate::flag::Timestamp;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Something that tells the time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The system's wall clock.
+    /// The system's wall clock. One that is set before 1970 counts as 1970.
     #[must_use]
     pub fn system() -> Clock {
-        Clock::new(Timestamp::now)
+        Clock::new(|| Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())))
     }
 
     /// A clock that says what `now` says.

@@ -160,7 +160,7 @@ pub enum ConfigError {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            socket: outgoingd_client::DEFAULT_SOCKET.into(),
+            socket: outgoingd_client::protocol::DEFAULT_SOCKET.into(),
             socket_mode: Mode(0o660),
             socket_group: String::new(),
             state_dir: "/var/lib/outgoingd".into(),

@@ -1,7 +1,7 @@
 //! Start and stop: what is made in which order, and taken down in which.
 //!
-//! Three threads. *Lookups* run on the main one. *Administration* (sessions, signals, watching, status) runs on a second
-//! one, the *writer* on a third. Each has a runtime of its own, so that none waits for another's work.
+//! The main thread does the *administration*: sessions, slow peers, signals, watching, status. Some threads answer *lookups*, one
+//! is the *writer*. None waits for another's work.
 
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError};
@@ -10,14 +10,14 @@ use crate::directory::{self, DirectoryError};
 use crate::fallback::Fallback;
 use crate::lock::{self, LockError};
 use crate::logging::Level;
-use crate::lookup::{Drain, Lookups, Visitor};
+use crate::lookup::{self, Answers, Lookups, THREADS};
 use crate::reload::{Overrides, Reloader};
 use crate::requests::{Policy, Requests};
 use crate::service;
 use crate::session;
 use crate::socket::{self, Socket, SocketError};
 use crate::stats::Stats;
-use crate::stop::{self, Stop, Stopper};
+use crate::stop;
 use crate::store::{OpenError, Store, StoreError};
 use crate::table::Table;
 use crate::watch::Watch;
@@ -103,82 +103,84 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     let fallback = fallback_of(config);
     let (writer_handle, writer) = Writer::new(store.clone(), table.clone(), stats.clone(), fallback, clock.clone())
         .map_err(|error| unusable(&store, &error))?;
-    let Socket { listener, own } = socket::obtain(config)?;
-    let drain = if own.is_some() { Drain::Queue } else { Drain::Leave };
+    let Socket { listener, path: socket, own } = socket::obtain(config)?;
+    // systemd's is not blocking; nobody but this process accepts on it.
+    listener.set_nonblocking(false)?;
 
     // From here on a panic is a defect that must not leave half a daemon: systemd starts a whole one.
     abort_on_panic();
     let (stopper, stop) = stop::pair();
-    let (administrators, visitors) = mpsc::unbounded_channel();
+    let (visitors, arrivals) = mpsc::unbounded_channel();
+    let answers = Answers { table: table.clone(), stats: stats.clone(), clock: clock.clone() };
+    let connections = Connections::new(config.limits.max_connections, config.limits.max_connections_per_uid);
+    let lookups = Lookups { answers: answers.clone(), connections, visitors };
+    let writer_runtime = one_thread()?;
+    let writer_thread = spawn("writer", move || writer_runtime.block_on(writer.run()))?;
+    let listener = Arc::new(listener);
+    let lookup_threads = (0..THREADS)
+        .map(|_| {
+            let (lookups, listener, stop) = (lookups.clone(), listener.clone(), stop.clone());
+            spawn("lookup", move || lookups.serve(&listener, &stop))
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+
+    let started = clock.now();
     let requests = Requests {
         store,
         table: table.clone(),
         writer: writer_handle.clone(),
-        stats: stats.clone(),
-        started: clock.now(),
-        clock: clock.clone(),
+        stats,
+        clock,
+        started,
         policy: policy.clone(),
     };
-    let reloader = Reloader {
+    let mut reloader = Reloader {
         overrides,
         started_with: config.clone(),
         config: config.clone(),
         policy,
-        table: table.clone(),
+        table,
         writer: writer_handle,
         level,
     };
-    let deadline = config.limits.request_deadline();
-    let lookups = Lookups {
-        table,
-        stats,
-        connections: Connections::new(config.limits.max_connections, config.limits.max_connections_per_uid),
-        clock,
-        deadline,
-        administrators,
-    };
-
-    let (writer_runtime, administration_runtime, lookup_runtime) = (one_thread()?, one_thread()?, one_thread()?);
-    let writer_thread = spawn("writer", move || writer_runtime.block_on(writer.run()))?;
-    let first_status = status_line(&requests, &[]);
-    let administration = {
-        let stop = stop.clone();
-        spawn("administration", move || {
-            administration_runtime.block_on(administer(requests, reloader, visitors, deadline, stopper, stop));
-        })?
-    };
-    info!(socket = %config.socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
-    let served = lookup_runtime.block_on(async {
-        tokio::spawn(service::keep_watchdog_quiet());
-        service::ready(&first_status);
-        lookups.serve(listener, stop, drain).await
-    });
-    // Sessions finish first, then the writer has nothing more to come.
-    join(administration);
+    one_thread()?.block_on(async {
+        let visits = session::serve(requests.clone(), answers, arrivals, config.limits.request_deadline(), stop);
+        let visits = tokio::spawn(visits);
+        info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
+        service::ready(&status_line(&requests, &[]));
+        tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
+        let attended = attend(&requests, &mut reloader).await;
+        service::stopping();
+        info!("stopping: finishing what was accepted");
+        stopper.stop();
+        stop_lookups(lookup_threads, &socket);
+        // A socket of our own goes with us, and so whoever waits in its queue is answered. systemd's stays, with its queue,
+        // for the next daemon.
+        if let Some(own) = own {
+            drop(own);
+            lookups.drain(&listener);
+        }
+        // The last who could send visitors; the visits end with their channel.
+        drop((lookups, listener));
+        visits.await.map_err(io::Error::other)?;
+        attended
+    })?;
+    // The last who could send changes.
+    drop((requests, reloader));
     join(writer_thread);
-    drop(own);
     info!("outgoingd has stopped");
-    Ok(served?)
+    Ok(())
 }
 
-/// The second thread's work: sessions, and everything that is not a lookup or a write.
-async fn administer(
-    requests: Requests,
-    mut reloader: Reloader,
-    visitors: mpsc::UnboundedReceiver<Visitor>,
-    deadline: Duration,
-    stopper: Stopper,
-    stop: Stop,
-) {
-    let sessions = tokio::spawn(session::serve(requests.clone(), visitors, deadline, stop));
-    if let Err(error) = attend(&requests, &mut reloader).await {
-        warn!("cannot wait for signals: {error}; stopping");
-    }
-    service::stopping();
-    info!("stopping: finishing what was accepted");
-    stopper.stop();
-    if let Err(error) = sessions.await {
-        warn!("the sessions of administrators ended early: {error}");
+/// Ends the lookup threads, each behind one more connection: that of somebody else, or one of ours.
+fn stop_lookups(threads: Vec<thread::JoinHandle<()>>, socket: &Path) {
+    let woken: rustix::io::Result<()> = threads.iter().try_for_each(|_| lookup::wake(socket));
+    match woken {
+        Ok(()) => threads.into_iter().for_each(join),
+        Err(error) => {
+            let socket = socket.display();
+            warn!("cannot wake the lookup threads through {socket}: {error}; they end with the process");
+        }
     }
 }
 

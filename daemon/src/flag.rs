@@ -2,7 +2,6 @@
 //! a disk.
 
 use crate::name::Identity;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment of the wall clock: whole Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,14 +152,6 @@ fn line(text: &str, bound: usize) -> Result<Option<String>, TextError> {
         return Err(TextError::Control);
     }
     Ok(Some(text).filter(|text| !text.is_empty()).map(str::to_owned))
-}
-
-impl Timestamp {
-    /// Reads the wall clock. A clock before 1970 counts as 1970.
-    #[must_use]
-    pub fn now() -> Timestamp {
-        Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
-    }
 }
 
 impl Flag {

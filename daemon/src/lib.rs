@@ -18,6 +18,7 @@ pub mod table;
 // The way of a lookup.
 pub mod connections;
 pub mod lookup;
+pub mod slow;
 
 // The way of a change.
 pub mod fallback;

@@ -1,10 +1,14 @@
 //! The way of a lookup: accept, read what is there, answer, close. This is the product; everything else is off its way.
 //!
-//! Shape, and why: one thread accepts until nobody waits, reads each connection once without waiting, and answers at once
-//! whatever is complete, which is what Exim sends. Only a peer whose request is not there yet gets a task, a deadline and
-//! a place among the counted connections. A connection that begins like an administrator's frame is handed to the
-//! administrators' thread. So a lookup takes accept, two reads (the second sees the end-of-file), one write, close; no
-//! allocation, no timer, no other thread.
+//! Shape, and why: [`THREADS`] threads block in accept, read each connection once without waiting, and answer at once what is
+//! complete, which is what Exim sends. So a lookup takes accept, a read (two, if it is the end-of-file that ends the
+//! request), one write, close; no allocation, no timer, no event loop, no other thread. Whoever wakes a thread that blocks in
+//! accept is its peer, and the kernel hands the processor over directly; behind an event loop it costs half as much again
+//! (ARCHITECTURE.md has the figures).
+//!
+//! Only a peer whose request is not there yet ([`slow`](crate::slow)) and one that begins like an administrator's frame
+//! ([`session`](crate::session)) are handed to the administration thread, counted and with a deadline. So a peer can keep a
+//! lookup thread busy for the time of one read and no longer.
 //!
 //! Bounds: a request's length and deadline; connections that wait, in all and for one user; at descriptor exhaustion
 //! accepting pauses and resumes. A peer that is turned away sees its connection closed without a reply, which Exim's
@@ -18,252 +22,195 @@ use crate::stop::Stop;
 use crate::table::Table;
 use outgoingd_client::protocol::{frame, text};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send, sockopt};
-use std::io;
-use std::os::fd::OwnedFd;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time;
 use tracing::{debug, warn};
 
-/// Connections accepted in a row before other tasks get their turn.
-const BURST: usize = 64;
+/// Threads that answer. One would do; with a second, one that the kernel has put aside keeps nobody waiting.
+pub const THREADS: usize = 2;
 
 /// Shortest and longest pause in accepting when descriptors or memory have run out.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// The longest text request, its newline, and one byte to see that there is more.
-const BUFFER: usize = text::MAX_REQUEST + 2;
+pub(crate) const BUFFER: usize = text::MAX_REQUEST + 2;
 
-/// What lookups share with the rest of the daemon.
+/// Answers complete requests.
 #[derive(Clone, Debug)]
-pub struct Lookups {
+pub struct Answers {
     /// The state.
     pub table: Arc<Table>,
     /// Counters.
     pub stats: Arc<Stats>,
-    /// Who waits.
-    pub connections: Connections,
     /// The time.
     pub clock: Clock,
-    /// Time in which a request must be complete.
-    pub deadline: Duration,
-    /// Where connections of administrators go.
-    pub administrators: mpsc::UnboundedSender<Visitor>,
 }
 
-/// A connection that began like an administrator's frame.
+/// Accepts connections, and answers or hands over.
+#[derive(Clone, Debug)]
+pub struct Lookups {
+    /// The answers.
+    pub answers: Answers,
+    /// Who waits.
+    pub connections: Connections,
+    /// Where everybody goes who is not answered at once.
+    pub visitors: mpsc::UnboundedSender<Visitor>,
+}
+
+/// A connection that is not answered at once.
 #[derive(Debug)]
 pub struct Visitor {
     /// The connection, not blocking.
     pub stream: UnixStream,
     /// What was read of it.
     pub received: Vec<u8>,
+    /// When it was accepted.
+    pub accepted: Instant,
     /// Its place among the counted connections.
     pub permit: Permit,
 }
 
-/// What the first read of a connection showed.
-enum Look {
-    /// A whole request of that length.
-    Complete(usize),
-    /// So many bytes, and more to come.
-    Partial(usize),
-    /// The beginning of a frame, so many bytes of it.
-    Frame(usize),
-    /// The peer is gone.
+/// What has come of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// All of it.
+    Complete,
+    /// Not all of it.
+    Partial,
+    /// The beginning of an administrator's frame.
+    Frame,
+    /// Nothing, and nothing will.
     Gone,
 }
 
 impl Lookups {
-    /// Serves `listener` until `stop`; then answers who already waits in its queue if `drain`, and waits for the slow.
-    ///
-    /// # Errors
-    ///
-    /// The listener cannot be watched.
-    pub async fn serve(self, listener: UnixListener, mut stop: Stop, drain: Drain) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        #[allow(
-            deprecated,
-            reason = "unsound only for a type that changes its descriptor, which std's listener does not; \
-                                      the new spelling would be an `unsafe` of our own"
-        )]
-        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
-        let mut slow = JoinSet::new();
+    /// Accepts and answers until `stop`, and until one more connection has come: see [`wake`]. Blocks its thread.
+    pub fn serve(&self, listener: &UnixListener, stop: &Stop) {
         let mut pause = PAUSE.0;
-        loop {
-            let mut ready = tokio::select! {
-                biased;
-                () = stop.stopped() => break,
-                ready = listener.readable() => ready?,
-            };
-            match self.accept_burst(listener.get_ref(), &mut slow) {
-                // The others on this thread, the slow peers, get their turn.
-                Ok(Backlog::Waiting) => tokio::task::yield_now().await,
-                Ok(Backlog::Empty) => {
-                    ready.clear_ready();
+        while !stop.is_said() {
+            match accept(listener) {
+                Ok(connection) => {
                     pause = PAUSE.0;
+                    self.meet(connection);
                 }
+                // That one peer has gone already, or a signal came; the next may be there.
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
                     warn!("cannot accept connections: {error}; trying again in {} ms", pause.as_millis());
-                    time::sleep(pause).await;
+                    thread::sleep(pause);
                     pause = (pause * 2).min(PAUSE.1);
                 }
             }
-            while slow.try_join_next().is_some() {}
         }
-        if drain == Drain::Queue {
-            while let Ok(Backlog::Waiting) = self.accept_burst(listener.get_ref(), &mut slow) {}
-        }
-        drop(listener);
-        while slow.join_next().await.is_some() {}
-        Ok(())
     }
 
-    /// Accepts and answers until nobody waits, or for [`BURST`] connections.
-    fn accept_burst(&self, listener: &UnixListener, slow: &mut JoinSet<()>) -> Result<Backlog, Errno> {
-        for _ in 0..BURST {
-            match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(connection) => self.meet(connection, slow),
-                Err(Errno::AGAIN) => return Ok(Backlog::Empty),
-                // That one peer has gone already, or a signal came; the next may be there.
-                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
-                Err(error) => return Err(error),
+    /// Accepts and answers who waits already, and nobody who comes later than that.
+    pub fn drain(&self, listener: &UnixListener) {
+        if listener.set_nonblocking(true).is_ok() {
+            while let Ok(connection) = accept(listener) {
+                self.meet(connection);
             }
         }
-        Ok(Backlog::Waiting)
     }
 
-    fn meet(&self, connection: OwnedFd, slow: &mut JoinSet<()>) {
+    fn meet(&self, connection: OwnedFd) {
         let accepted = Instant::now();
         let mut buffer = [0; BUFFER];
-        match look(&connection, &mut buffer) {
-            Look::Complete(length) => self.reply(&connection, &buffer[..length], accepted),
+        let (look, length) = look(&connection, &mut buffer);
+        let received = &buffer[..length];
+        match look {
+            Look::Complete => self.answers.give(&connection, received, accepted),
             Look::Gone => {}
-            Look::Partial(length) => {
-                self.stats.slow_peers.fetch_add(1, Relaxed);
-                if let Some(visitor) = self.admit(connection, &buffer[..length]) {
-                    slow.spawn(self.clone().wait(visitor, accepted));
-                }
-            }
-            Look::Frame(length) => {
-                if let Some(visitor) = self.admit(connection, &buffer[..length]) {
-                    self.hand_over(visitor);
-                }
-            }
+            Look::Partial | Look::Frame => self.hand_over(connection, received, accepted),
         }
     }
 
-    /// Counts a connection in, if there is a place for its user.
-    fn admit(&self, connection: OwnedFd, received: &[u8]) -> Option<Visitor> {
+    /// Counts a connection in, if there is a place for its user, and hands it over.
+    fn hand_over(&self, connection: OwnedFd, received: &[u8], accepted: Instant) {
         let uid = sockopt::socket_peercred(&connection).map(|peer| peer.uid.as_raw());
         let Some(permit) = uid.ok().and_then(|uid| self.connections.admit(uid)) else {
-            self.stats.turned_away.fetch_add(1, Relaxed);
+            self.answers.stats.turned_away.fetch_add(1, Relaxed);
             debug!(uid = uid.ok(), "too many connections wait: one was closed");
-            return None;
+            return;
         };
-        Some(Visitor { stream: connection.into(), received: received.to_vec(), permit })
+        let visitor = Visitor { stream: connection.into(), received: received.to_vec(), accepted, permit };
+        // If nobody takes it, the daemon is stopping: closing is the answer.
+        let _ = self.visitors.send(visitor);
     }
+}
 
-    fn hand_over(&self, visitor: Visitor) {
-        // If the administrators' thread has ended, the daemon is stopping: closing is the answer.
-        let _ = self.administrators.send(visitor);
-    }
-
-    /// Waits for the rest of a slow peer's request, within the deadline.
-    async fn wait(self, visitor: Visitor, accepted: Instant) {
-        match time::timeout(self.deadline, self.read_on(visitor, accepted)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!("lost a slow peer: {error}"),
-            Err(_) => drop(self.stats.timed_out.fetch_add(1, Relaxed)),
-        }
-    }
-
-    async fn read_on(&self, Visitor { stream, mut received, permit }: Visitor, accepted: Instant) -> io::Result<()> {
-        let mut stream = tokio::net::UnixStream::from_std(stream)?;
-        loop {
-            let mut more = [0; BUFFER];
-            let room = BUFFER - received.len();
-            let read = stream.read(&mut more[..room]).await?;
-            received.extend_from_slice(&more[..read]);
-            match judge(&received, read == 0) {
-                Look::Complete(length) => {
-                    let connection = OwnedFd::from(stream.into_std()?);
-                    self.reply(&connection, &received[..length], accepted);
-                    return Ok(());
-                }
-                Look::Frame(_) => {
-                    self.hand_over(Visitor { stream: stream.into_std()?, received, permit });
-                    return Ok(());
-                }
-                Look::Gone => return Ok(()),
-                Look::Partial(_) => {}
-            }
-        }
-    }
-
+impl Answers {
     /// One write of one reply. It fits any socket buffer, so whoever cannot take it has hung up.
-    fn reply(&self, connection: &OwnedFd, request: &[u8], accepted: Instant) {
+    pub(crate) fn give(&self, connection: &impl AsFd, request: &[u8], accepted: Instant) {
         let answer = answer(request, &self.table, self.clock.now());
         answer.count(&self.stats);
         debug!(request = %request.escape_ascii(), ?answer, "lookup");
-        let _ = send(connection, &answer.reply(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let _ = rustix::net::send(connection, &answer.reply(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         self.stats.latency.record(accepted.elapsed());
     }
 }
 
-/// Whether more connections wait to be accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Backlog {
-    Waiting,
-    Empty,
+/// Makes a thread that blocks in accept look up, by a connection that says nothing.
+///
+/// # Errors
+///
+/// There is no way to connect; the thread then sees `stop` when its next peer comes.
+pub fn wake(socket: &Path) -> rustix::io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?) {
+        // The queue is full, so the thread has enough to wake it.
+        Err(Errno::AGAIN) => Ok(()),
+        outcome => outcome,
+    }
 }
 
-/// What becomes of connections that wait to be accepted when the daemon stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drain {
-    /// They are answered: the socket goes with the daemon.
-    Queue,
-    /// They stay in the queue: the socket is systemd's, and the next daemon answers.
-    Leave,
+fn accept(listener: &UnixListener) -> rustix::io::Result<OwnedFd> {
+    rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 
-/// Reads what is there, without waiting.
-fn look(connection: &OwnedFd, buffer: &mut [u8; BUFFER]) -> Look {
-    let mut length = 0;
+/// Reads what is there, without waiting, but for one turn that is left to others: on a busy machine the peer is often about
+/// to write.
+fn look(connection: &OwnedFd, buffer: &mut [u8; BUFFER]) -> (Look, usize) {
+    let (mut length, mut yielded) = (0, false);
     loop {
-        match recv(connection, &mut buffer[length..], RecvFlags::DONTWAIT) {
+        match rustix::net::recv(connection, &mut buffer[length..], RecvFlags::DONTWAIT) {
             Ok((_, read)) => {
                 length += read;
                 match judge(&buffer[..length], read == 0) {
-                    Look::Partial(_) => {}
-                    other => return other,
+                    Look::Partial => {}
+                    decided => return (decided, length),
                 }
             }
-            Err(Errno::AGAIN) => return Look::Partial(length),
+            Err(Errno::AGAIN) if !yielded => {
+                yielded = true;
+                thread::yield_now();
+            }
+            Err(Errno::AGAIN) => return (Look::Partial, length),
             Err(Errno::INTR) => {}
-            Err(_) => return Look::Gone,
+            Err(_) => return (Look::Gone, length),
         }
     }
 }
 
 /// What `received` is, given whether the peer has ended it.
-fn judge(received: &[u8], ended: bool) -> Look {
+pub(crate) fn judge(received: &[u8], ended: bool) -> Look {
     if received.first() == Some(&frame::MAGIC[0]) {
-        return Look::Frame(received.len());
+        return Look::Frame;
     }
+    // What stands behind the newline is part of the request, and makes it malformed.
     match text::end_of_request(received) {
-        // All of it, so that what stands behind the newline makes it malformed.
-        Some(_) => Look::Complete(received.len()),
-        None if received.len() == BUFFER => Look::Complete(received.len()),
+        Some(_) => Look::Complete,
+        None if received.len() >= BUFFER => Look::Complete,
         None if ended && received.is_empty() => Look::Gone,
-        None if ended => Look::Complete(received.len()),
-        None => Look::Partial(received.len()),
+        None if ended => Look::Complete,
+        None => Look::Partial,
     }
 }

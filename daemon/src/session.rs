@@ -5,8 +5,9 @@
 //! disconnected.
 
 use crate::authorise::{self, Peer, Right, Rules};
-use crate::lookup::Visitor;
+use crate::lookup::{Answers, Visitor};
 use crate::requests::Requests;
+use crate::slow;
 use crate::stop::Stop;
 use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, FrameError, HEADER_LEN, Header};
@@ -40,30 +41,27 @@ enum SessionError {
     Helper(#[from] tokio::task::JoinError),
 }
 
-/// Serves visitors until `stop` and until their sessions have finished what they were at.
+/// Serves visitors, slow peers and administrators alike, until nobody can send any more; `stop` ends sessions between two
+/// requests. Returns when all have finished what they were at.
 pub async fn serve(
     requests: Requests,
+    answers: Answers,
     mut visitors: mpsc::UnboundedReceiver<Visitor>,
     deadline: Duration,
-    mut stop: Stop,
+    stop: Stop,
 ) {
-    let mut sessions = JoinSet::new();
-    loop {
-        let visitor = tokio::select! {
-            biased;
-            () = stop.stopped() => break,
-            visitor = visitors.recv() => visitor,
-        };
-        let Some(visitor) = visitor else { break };
-        let (requests, stop) = (requests.clone(), stop.clone());
-        sessions.spawn(async move {
-            if let Err(error) = session(&requests, visitor, deadline, stop).await {
+    let mut tasks = JoinSet::new();
+    while let Some(visitor) = visitors.recv().await {
+        let (requests, answers, stop) = (requests.clone(), answers.clone(), stop.clone());
+        tasks.spawn(async move {
+            let Some(administrator) = slow::attend(&answers, visitor, deadline).await else { return };
+            if let Err(error) = session(&requests, administrator, deadline, stop).await {
                 debug!("a session of an administrator ended: {error}");
             }
         });
-        while sessions.try_join_next().is_some() {}
+        while tasks.try_join_next().is_some() {}
     }
-    while sessions.join_next().await.is_some() {}
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn session(
@@ -72,7 +70,7 @@ async fn session(
     deadline: Duration,
     mut stop: Stop,
 ) -> Result<(), SessionError> {
-    let Visitor { stream, mut received, permit: _permit } = visitor;
+    let Visitor { stream, mut received, permit: _permit, accepted: _ } = visitor;
     let credentials = sockopt::socket_peercred(&stream).map_err(io::Error::from)?;
     let mut stream = UnixStream::from_std(stream)?;
     let (uid, gid, pid) = (credentials.uid.as_raw(), credentials.gid.as_raw(), credentials.pid.as_raw_pid());

@@ -12,7 +12,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` is the bound above it.
@@ -23,6 +23,8 @@ const BACKLOG: i32 = 4096;
 pub struct Socket {
     /// Where connections come from.
     pub listener: UnixListener,
+    /// Its path.
+    pub path: PathBuf,
     /// Removes it at the end, if it is ours.
     pub own: Option<OwnSocket>,
 }
@@ -67,7 +69,12 @@ pub enum SocketError {
 /// [`SocketError`].
 pub fn obtain(config: &Config) -> Result<Socket, SocketError> {
     match inherited()? {
-        Some(listener) => Ok(Socket { listener, own: None }),
+        Some(listener) => {
+            let address = listener.local_addr().ok();
+            let path = address.as_ref().and_then(SocketAddr::as_pathname);
+            let path = path.ok_or_else(|| SocketError::Inherited("a socket without a path".to_owned()))?.to_path_buf();
+            Ok(Socket { listener, path, own: None })
+        }
         None => make(config),
     }
 }
@@ -110,7 +117,7 @@ fn make(config: &Config) -> Result<Socket, SocketError> {
     set_owner(config)?;
     fs::set_permissions(path, Permissions::from_mode(config.socket_mode.0)).map_err(io)?;
     let inode = fs::symlink_metadata(path).map_err(io)?.ino();
-    Ok(Socket { listener, own: Some(OwnSocket { path: path.clone(), inode, _lock: lock }) })
+    Ok(Socket { listener, path: path.clone(), own: Some(OwnSocket { path: path.clone(), inode, _lock: lock }) })
 }
 
 /// Removes a socket that nobody listens on any more.

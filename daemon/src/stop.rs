@@ -25,6 +25,12 @@ impl Stopper {
 }
 
 impl Stop {
+    /// Whether it was said.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Returns when it was said.
     pub async fn stopped(&mut self) {
         // An error is a dropped stopper, which says the same.

@@ -328,6 +328,19 @@ fn log<'a>(done: impl Iterator<Item = (&'a Change, &'a Effect)>) {
     }
 }
 
+impl Origin {
+    /// What the daemon does itself.
+    #[must_use]
+    pub fn daemon() -> Origin {
+        Origin {
+            by: "outgoingd".to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            pid: std::process::id(),
+            on_behalf_of: None,
+        }
+    }
+}
+
 impl Ending {
     fn change(&self) -> Option<Change> {
         let action = match self {

@@ -15,3 +15,6 @@ pub mod frame;
 pub mod message;
 
 pub mod codec;
+
+/// Where the daemon listens unless it was told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/outgoingd/outgoingd.sock";

@@ -2,7 +2,7 @@
 
 use crate::moment;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use outgoingd_client::protocol::message;
+use outgoingd_client::protocol::{DEFAULT_SOCKET, message};
 use std::path::PathBuf;
 
 /// Stops the outgoing mail of single senders on an Exim server, and lets it go again.
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 )]
 pub(crate) struct Arguments {
     /// Path of the daemon's socket
-    #[arg(long, global = true, value_name = "PATH", default_value = outgoingd_client::DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
