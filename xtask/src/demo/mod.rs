@@ -1,0 +1,75 @@
+//! `cargo xtask demo`: what outgoingd does, shown on this machine with real programs.
+//!
+//! Builds the programs, starts the daemon, a private Exim and a mail server that stands for the outside world, all on the loopback
+//! interface and in directories of their own, and goes through a short story. Each step shows the commands and what they really
+//! answered, and checks that it has done what its title says; the first one that has not ends the demonstration with an error
+//! that names it. Whatever was started is stopped and removed at the end, also after Ctrl-C. The system's own Exim, if there
+//! is one, notices nothing.
+
+mod interrupt;
+mod steps;
+mod story;
+
+use std::env;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use self::interrupt::{Interrupt, Interrupted};
+use self::steps::Scene;
+use self::story::Story;
+use crate::cargo::cargo;
+use crate::packages;
+use crate::testbed::Bed;
+
+/// What happens when the story is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Everything is stopped.
+    Stop,
+    /// Everything stays until Enter or Ctrl-C, to be tried out by hand.
+    Keep,
+}
+
+/// Tells the whole story.
+pub fn run(afterwards: Afterwards) -> Result<()> {
+    let interrupt = Interrupt::listen()?;
+    packages::install_missing()?;
+    build()?;
+    interrupt.check()?;
+    let started = Instant::now();
+    let mut story = Story::begin();
+    story.line("outgoingd, a real Exim, and a mail server that stands for the outside world (*@outside.test)")?;
+    let mut scene = Scene::new(Bed::start()?, story);
+    if let Err(error) = scene.play(&interrupt) {
+        if !error.is::<Interrupted>() {
+            scene.show_logs();
+        }
+        return Err(error);
+    }
+    scene.story.line(&format!("\nAll of it was so, in {:.1} s.", started.elapsed().as_secs_f64()))?;
+    if afterwards == Afterwards::Keep {
+        scene.say_how_to_go_on()?;
+        interrupt.wait();
+        scene.story.line("Stopped.")?;
+    }
+    Ok(())
+}
+
+/// Builds the programs that the test bed starts, unless somebody has named others.
+fn build() -> Result<()> {
+    if env::var_os("OUTGOINGD_BIN_DIR").is_some() {
+        return Ok(());
+    }
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--workspace", "--bins", "--locked"]);
+    // The test bed looks beside this program, so the profile must be the same.
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let status = command.status().context("could not run cargo")?;
+    if !status.success() {
+        bail!("cargo build: {status}");
+    }
+    Ok(())
+}

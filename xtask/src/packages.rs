@@ -1,0 +1,94 @@
+//! Fetches the Debian packages that the tests and the demonstration need.
+//!
+//! Does nothing where they are present. Where one is missing it is installed by apt, which takes root; without root, and on
+//! systems without apt, the error names the packages. No service is started by an installation: a temporary
+//! `/usr/sbin/policy-rc.d` forbids it, unless the system has one, whose word then counts.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Each package, and a file by which its presence is known.
+const NEEDED: [(&str, &str); 2] = [("exim4-daemon-heavy", "/usr/sbin/exim4"), ("exim4-base", "/usr/sbin/exim_dumpdb")];
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Forbids every start of a service.
+const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
+
+/// Installs what is missing.
+pub fn install_missing() -> Result<()> {
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    ensure!(
+        Path::new("/usr/bin/apt-get").exists(),
+        "missing: {names}; this is not a Debian system, install them by its own means"
+    );
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "missing: {names}; run this as root, or first: apt-get install --no-install-recommends {names}"
+    );
+    let _forbidden = ForbidServices::new()?;
+    apt(&["update"])?;
+    apt(&[&["install", "--yes", "--no-install-recommends"], &missing[..]].concat())?;
+    let still = self::missing();
+    ensure!(still.is_empty(), "apt-get was content, but these have not brought their programs: {}", still.join(" "));
+    Ok(())
+}
+
+fn missing() -> Vec<&'static str> {
+    let absent = |(_, file): &&(&str, &str)| !Path::new(file).exists();
+    NEEDED.iter().filter(absent).map(|(package, _)| *package).collect()
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .context("could not run apt-get")?;
+    if !status.success() {
+        bail!("apt-get {}: {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Stands for the policy file that we have written, and removes it.
+struct ForbidServices {
+    ours: bool,
+}
+
+impl ForbidServices {
+    fn new() -> Result<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(POLICY)
+            .with_context(|| format!("could not write {POLICY}"))?;
+        let written = Self { ours: true };
+        file.write_all(NO_SERVICES.as_bytes())?;
+        Ok(written)
+    }
+}
+
+impl Drop for ForbidServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            eprintln!("remove {POLICY} by hand: {error}");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The real daemon with files of its own, asked through the real command.
+//!
+//! [`Daemon::start_again`] and [`DaemonBuilder::start`] return when the daemon has said `READY=1` on the socket that service
+//! managers listen on; whatever else it says there is kept. The programs are those that cargo has built beside the running one,
+//! or those in the directory that `OUTGOINGD_BIN_DIR` names; a missing one is an error that says how to build it.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::command::{Finished, finish};
+use super::{public_directory, wait_until};
+
+/// How long starting, reloading and stopping may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The daemon, running or not.
+#[derive(Debug)]
+pub struct Daemon {
+    home: TempDir,
+    programs: PathBuf,
+    manager: UnixDatagram,
+    heard: Vec<String>,
+    child: Option<Child>,
+}
+
+/// What a test wants of its daemon; see [`Daemon::builder`].
+#[derive(Clone, Debug, Default)]
+pub struct DaemonBuilder {
+    accounts: Vec<String>,
+    owners: Vec<(String, String)>,
+    settings: String,
+    tables: String,
+}
+
+impl DaemonBuilder {
+    /// Accounts that exist.
+    #[must_use]
+    pub fn accounts(mut self, names: &[&str]) -> Self {
+        self.accounts.extend(names.iter().map(ToString::to_string));
+        self
+    }
+
+    /// A domain, and the account that owns it.
+    #[must_use]
+    pub fn owner(mut self, domain: &str, account: &str) -> Self {
+        self.owners.push((domain.to_owned(), account.to_owned()));
+        self
+    }
+
+    /// More keys outside of tables.
+    #[must_use]
+    pub fn settings(mut self, toml: &str) -> Self {
+        self.settings.push_str(toml);
+        self.settings.push('\n');
+        self
+    }
+
+    /// More tables.
+    #[must_use]
+    pub fn tables(mut self, toml: &str) -> Self {
+        self.tables.push_str(toml);
+        self.tables.push('\n');
+        self
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub fn start(&self) -> Result<Daemon> {
+        let programs = programs()?;
+        let home = public_directory()?;
+        let manager = UnixDatagram::bind(home.path().join("manager"))?;
+        let mut daemon = Daemon { home, programs, manager, heard: Vec::new(), child: None };
+        self.write_files(&daemon)?;
+        daemon.start_again()?;
+        Ok(daemon)
+    }
+
+    fn write_files(&self, daemon: &Daemon) -> Result<()> {
+        let Self { settings, tables, .. } = self;
+        let home = daemon.home().display();
+        let configuration = format!(
+            "socket = '{home}/socket'\n\
+             socket-mode = '0666'\n\
+             state-dir = '{home}/state'\n\
+             fallback-file = '{home}/fallback'\n\
+             fallback-mode = '0644'\n\
+             {settings}\n\
+             [accounts]\nsource = 'file'\npath = '{home}/accounts'\n\n\
+             [domains]\nowners = '{home}/owners'\n\n\
+             {tables}"
+        );
+        fs::write(daemon.configuration(), configuration)?;
+        fs::create_dir(daemon.home().join("state"))?;
+        fs::write(daemon.home().join("accounts"), self.account_list())?;
+        fs::write(daemon.home().join("owners"), self.owner_map())?;
+        Ok(())
+    }
+
+    fn account_list(&self) -> String {
+        self.accounts.join("\n") + "\n"
+    }
+
+    fn owner_map(&self) -> String {
+        let mut text = String::new();
+        for (domain, account) in &self.owners {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{domain}: {account}");
+        }
+        text
+    }
+}
+
+impl Daemon {
+    /// The way to one: choose, then [`DaemonBuilder::start`].
+    #[must_use]
+    pub fn builder() -> DaemonBuilder {
+        DaemonBuilder::default()
+    }
+
+    /// The directory of everything that belongs to it.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        self.home().join("outgoingd.toml")
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.home().join("socket")
+    }
+
+    /// The file that Exim reads while the daemon does not answer.
+    #[must_use]
+    pub fn fallback(&self) -> PathBuf {
+        self.home().join("fallback")
+    }
+
+    /// The path of one of the built programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts it, with the files it had before, and waits until it is ready.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.heard.clear();
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
+        let child = Command::new(self.program("outgoingd"))
+            .arg("--config")
+            .arg(self.configuration())
+            .env("NOTIFY_SOCKET", self.home().join("manager"))
+            .env_remove("LISTEN_FDS")
+            .env_remove("JOURNAL_STREAM")
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("could not start outgoingd")?;
+        self.child = Some(child);
+        self.wait_for("READY=1")
+    }
+
+    /// Kills it without a chance to say goodbye.
+    pub fn kill9(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("outgoingd does not run")?;
+        child.kill()?;
+        Ok(child.wait()?)
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait_for_exit()
+    }
+
+    /// Stops and starts it.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start_again()
+    }
+
+    /// Asks it to read its files again (SIGHUP) and waits until it has.
+    pub fn reload(&mut self) -> Result<()> {
+        self.listen(Duration::from_millis(1))?;
+        self.heard.clear();
+        self.signal(Signal::HUP)?;
+        self.wait_for("RELOADING=1")?;
+        self.wait_for("READY=1")
+    }
+
+    /// Waits for the end of a daemon that ends by itself.
+    pub fn wait_for_exit(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().context("outgoingd does not run")?;
+        let mut status = None;
+        wait_until("the end of outgoingd", PATIENCE, || {
+            status = child.try_wait()?;
+            Ok(status.is_some())
+        })?;
+        status.context("outgoingd has no exit status")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("outgoingd does not run")?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// Runs `outgoingctl` on its socket.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<Finished> {
+        self.ctl_with_input(arguments, "")
+    }
+
+    /// Runs `outgoingctl` on its socket with something to read.
+    pub fn ctl_with_input(&self, arguments: &[&str], input: &str) -> Result<Finished> {
+        let mut command = Command::new(self.program("outgoingctl"));
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        finish(&mut command, input)
+    }
+
+    /// Runs `outgoingctl`, which must succeed, and returns what it printed.
+    pub fn must(&self, arguments: &[&str]) -> Result<String> {
+        let finished = self.ctl(arguments)?;
+        if !finished.status.success() {
+            bail!("outgoingctl {arguments:?}: {finished:?}\n{}", self.log());
+        }
+        Ok(finished.stdout)
+    }
+
+    /// What it has told the service manager since it was started, a line each.
+    pub fn notifications(&mut self) -> Result<&[String]> {
+        self.listen(Duration::from_millis(1))?;
+        Ok(&self.heard)
+    }
+
+    /// Waits until it has told the service manager this, since it was started or reloaded.
+    pub fn wait_for(&mut self, notification: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.heard.iter().any(|line| line == notification) {
+            if Instant::now() > deadline {
+                bail!("no {notification} from outgoingd in {PATIENCE:?}; its log:\n{}", self.log());
+            }
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                bail!("outgoingd ended ({status}) instead of {notification}; its log:\n{}", self.log());
+            }
+            self.listen(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+
+    /// What it has printed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_else(|error| format!("no log: {error}"))
+    }
+
+    /// The file of what it has printed.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.home().join("log")
+    }
+
+    /// Takes in what has been said, and waits this long for more.
+    fn listen(&mut self, patience: Duration) -> Result<()> {
+        self.manager.set_read_timeout(Some(patience))?;
+        let mut datagram = [0; 4096];
+        loop {
+            let length = match self.manager.recv(&mut datagram) {
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("the notification socket failed"),
+            };
+            let text = String::from_utf8_lossy(&datagram[..length]);
+            self.heard.extend(text.lines().map(str::to_owned));
+            self.manager.set_read_timeout(Some(Duration::from_millis(1)))?;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- outgoingd's log:\n{}", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The directory of the built programs.
+fn programs() -> Result<PathBuf> {
+    let directory = match env::var_os("OUTGOINGD_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => beside_this_program()?,
+    };
+    for name in ["outgoingd", "outgoingctl"] {
+        if !directory.join(name).is_file() {
+            bail!("{} is not built: run `cargo build --workspace --bins`", directory.join(name).display());
+        }
+    }
+    Ok(directory)
+}
+
+/// Cargo puts programs in `target/PROFILE` and the executables of tests in `deps` below it.
+fn beside_this_program() -> Result<PathBuf> {
+    let program = env::current_exe().context("where is this program?")?;
+    let directory = program.parent().context("a program without a directory")?;
+    let directory = match directory.parent() {
+        Some(above) if directory.ends_with("deps") => above,
+        _ => directory,
+    };
+    Ok(directory.to_owned())
+}

@@ -1,0 +1,202 @@
+//! The mail server of the outside world: accepts SMTP on a loopback port and keeps every message that reaches it.
+//!
+//! It takes everything until told to refuse it. The server stops listening when the value is dropped; connections that are still
+//! open end with their peer or after a minute of silence.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// A message that has arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Envelope sender.
+    pub sender: String,
+    /// Envelope recipients.
+    pub recipients: Vec<String>,
+    /// Headers and body, lines ended by a bare newline.
+    pub data: String,
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Outside {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    received: Vec<Received>,
+    refusal: Option<String>,
+    closing: bool,
+}
+
+impl Outside {
+    /// Starts to listen on a free port.
+    pub fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept_all(&listener, &shared)
+        });
+        Ok(Self { address, shared, acceptor: Some(acceptor) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All messages so far, in order of arrival.
+    #[must_use]
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.state().received.clone()
+    }
+
+    /// The recipients of all messages so far, in order of arrival.
+    #[must_use]
+    pub fn recipients(&self) -> Vec<String> {
+        self.received().into_iter().flat_map(|message| message.recipients).collect()
+    }
+
+    /// From now on answers every recipient by `reply`.
+    pub fn refuse_everyone(&self, reply: &str) {
+        self.shared.state().refusal = Some(reply.to_owned());
+    }
+
+    /// Takes everything again.
+    pub fn accept_everyone(&self) {
+        self.shared.state().refusal = None;
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        // Wakes the acceptor; if even that fails it stays, harmless, until the process ends.
+        if TcpStream::connect(self.address).is_ok()
+            && let Some(acceptor) = self.acceptor.take()
+        {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, message: Received) {
+        self.state().received.push(message);
+    }
+}
+
+fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        if shared.state().closing {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let shared = Arc::clone(shared);
+        // A peer that breaks off is the peer's affair: its test sees that no message has come.
+        thread::spawn(move || Conversation::hold(stream, &shared));
+    }
+}
+
+/// One SMTP connection, seen from the server.
+struct Conversation<'a> {
+    stream: BufReader<TcpStream>,
+    shared: &'a Shared,
+    sender: String,
+    recipients: Vec<String>,
+}
+
+impl<'a> Conversation<'a> {
+    fn hold(stream: TcpStream, shared: &'a Shared) -> io::Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut conversation =
+            Self { stream: BufReader::new(stream), shared, sender: String::new(), recipients: Vec::new() };
+        conversation.say("220 outside.test ESMTP")?;
+        while let Some(line) = conversation.line()? {
+            conversation.obey(&line)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, line: &str) -> io::Result<()> {
+        let verb = line.split([' ', ':']).next().unwrap_or_default();
+        match verb.to_ascii_uppercase().as_str() {
+            "EHLO" | "HELO" | "NOOP" => self.say("250 outside.test"),
+            "MAIL" => {
+                self.sender = address_in(line);
+                self.recipients.clear();
+                self.say("250 sender taken")
+            }
+            "RCPT" => self.recipient(address_in(line)),
+            "DATA" if self.recipients.is_empty() => self.say("503 no recipients"),
+            "DATA" => self.message(),
+            "RSET" => {
+                self.recipients.clear();
+                self.say("250 forgotten")
+            }
+            "QUIT" => self.say("221 good day"),
+            _ => self.say("502 unknown command"),
+        }
+    }
+
+    fn recipient(&mut self, recipient: String) -> io::Result<()> {
+        let refusal = self.shared.state().refusal.clone();
+        if let Some(refusal) = refusal {
+            return self.say(&refusal);
+        }
+        self.recipients.push(recipient);
+        self.say("250 recipient taken")
+    }
+
+    fn message(&mut self) -> io::Result<()> {
+        self.say("354 go ahead")?;
+        let mut data = String::new();
+        loop {
+            let line = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            if line == "." {
+                break;
+            }
+            data.push_str(line.strip_prefix('.').unwrap_or(&line));
+            data.push('\n');
+        }
+        self.shared.keep(Received { sender: self.sender.clone(), recipients: self.recipients.clone(), data });
+        self.say("250 message taken")
+    }
+
+    fn say(&mut self, reply: &str) -> io::Result<()> {
+        let stream = self.stream.get_mut();
+        stream.write_all(format!("{reply}\r\n").as_bytes())
+    }
+
+    fn line(&mut self) -> io::Result<Option<String>> {
+        let mut line = String::new();
+        let length = self.stream.read_line(&mut line)?;
+        let line = line.trim_end_matches(['\r', '\n']);
+        Ok((length > 0).then(|| line.to_owned()))
+    }
+}
+
+fn address_in(line: &str) -> String {
+    let address = line.split(['<', '>']).nth(1);
+    address.unwrap_or_default().to_owned()
+}

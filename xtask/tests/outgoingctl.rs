@@ -1,0 +1,279 @@
+//! outgoingctl as administrators and their scripts see it: tables, JSON, words and exit statuses.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::process::Command;
+use xtask::testbed::Daemon;
+
+fn daemon() -> Result<Daemon> {
+    Daemon::builder()
+        .accounts(&["alice", "carol", "dave"])
+        .owner("shop.test", "alice")
+        .owner("club.test", "carol")
+        .start()
+}
+
+#[test]
+fn a_hold_is_set_shown_and_cleared() -> Result<()> {
+    let daemon = daemon()?;
+    assert_eq!(daemon.must(&["hold", "Alice", "--reason", "phished"])?, "alice: held\n");
+    assert_eq!(daemon.must(&["hold", "alice"])?, "alice: is held so already, nothing to do\n");
+    let list = daemon.must(&["list"])?;
+    let row: Vec<&str> = list.lines().nth(1).context("no row")?.split_whitespace().collect();
+    assert!(list.starts_with("SUBJECT"), "{list}");
+    assert_eq!((row[0], row[1], row[4], row[5], row[6]), ("alice", "hold", "-", "root", "phished"));
+    assert_eq!(daemon.must(&["list", "--suspended"])?, "");
+    assert!(daemon.must(&["check", "ALICE"])?.starts_with("hold ("));
+    assert_eq!(daemon.must(&["release", "--keep", "alice"])?, "alice: released\n");
+    assert_eq!(daemon.must(&["release", "alice"])?, "alice: is not held, nothing to do\n");
+    assert_eq!(daemon.must(&["list"])?, "");
+    Ok(())
+}
+
+#[test]
+fn status_says_through_which_flag_a_subject_is_stopped() -> Result<()> {
+    let daemon = daemon()?;
+    assert_eq!(daemon.must(&["status", "bob@shop.test"])?, "bob@shop.test: ok, no flag covers it\n");
+    daemon.must(&["hold", "alice"])?;
+    assert!(
+        daemon
+            .must(&["status", "bob@shop.test"])?
+            .starts_with("bob@shop.test: held through alice, which owns its domain\n")
+    );
+    daemon.must(&["hold", "bob@shop.test"])?;
+    daemon.must(&["suspend", "@shop.test", "--notice", "call 555"])?;
+    let status = daemon.must(&["status", "bob@shop.test"])?;
+    assert!(status.starts_with("bob@shop.test: suspended through @shop.test\n"), "{status}");
+    let flags: Vec<&str> = status.lines().skip(3).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(flags, ["@shop.test", "bob@shop.test", "alice"], "the deciding one first, then by closeness");
+    let json = daemon.must(&["--json", "status", "bob@shop.test"])?;
+    assert!(
+        json.starts_with(
+            r#"{"subject":"bob@shop.test","verdict":"suspend","owner":"alice","flags":[{"subject":"@shop.test","#
+        ),
+        "{json}"
+    );
+    Ok(())
+}
+
+#[test]
+fn whoever_is_let_go_but_still_stopped_is_named_in_a_warning() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", "alice", "bob@shop.test"])?;
+    let released = daemon.ctl(&["release", "bob@shop.test"])?;
+    assert_eq!(released.code(), 0);
+    assert!(released.stderr.contains("bob@shop.test is still held through the hold of alice"), "{released:?}");
+    Ok(())
+}
+
+#[test]
+fn a_refusal_names_the_subject_the_reason_and_the_next_step() -> Result<()> {
+    let daemon = daemon()?;
+    let long = "x".repeat(2_000);
+    let cases: [(&[&str], &str); 12] = [
+        (&["hold", "root"], "root can be neither held nor suspended"),
+        (&["suspend", "ROOT"], "root can be neither held nor suspended"),
+        (&["hold", "alcie"], "no account alcie in"),
+        (&["release", "alcie"], "no account alcie in"),
+        (&["status", "alcie"], "no account alcie in"),
+        (&["hold", "bob@nowhere.test"], "no domain nowhere.test in"),
+        (&["hold", "a b"], "\"a b\" has a space in it"),
+        (&["hold", "*@shop.test"], "a domain (@example.com)"),
+        (&["hold", "alice", "--until", "2001-01-01"], "its end lies in the past"),
+        (&["hold", "alice", "--reason", &long], "alice was not held: the reason is longer than 1024 bytes"),
+        (&["suspend", "alice", "--notice", "gesperrt für immer"], "printable ASCII"),
+        (&["pass", "not-an-id"], "is not a message id of Exim"),
+    ];
+    for (arguments, words) in cases {
+        let refused = daemon.ctl(arguments)?;
+        assert_eq!(refused.code(), 1, "{arguments:?}: {refused:?}");
+        assert!(refused.stderr.contains(words), "{arguments:?}: {refused:?}");
+    }
+    assert_eq!(daemon.must(&["export"])?, "");
+    Ok(())
+}
+
+#[test]
+fn of_several_subjects_all_are_tried_and_each_result_is_printed() -> Result<()> {
+    let daemon = daemon()?;
+    let mixed = daemon.ctl(&["hold", "alice", "root", "nobody-here", "carol"])?;
+    assert_eq!(mixed.code(), 1);
+    assert_eq!(mixed.stdout, "alice: held\ncarol: held\n");
+    assert!(mixed.stderr.ends_with("hold failed for 2 of 4\n"), "{mixed:?}");
+    let mixed = daemon.ctl(&["--json", "release", "alice", "nobody-here", "carol"])?;
+    let lines: Vec<&str> = mixed.stdout.lines().collect();
+    assert_eq!(lines[0], r#"{"subject":"alice","command":"release","changed":true}"#);
+    assert!(
+        lines[1].starts_with(r#"{"subject":"nobody-here","command":"release","error":"no account"#),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[1].ends_with(r#""cause":"no-such-subject"}"#), "{}", lines[1]);
+    assert_eq!(lines.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn a_flag_with_an_end_says_when() -> Result<()> {
+    let daemon = daemon()?;
+    assert!(daemon.must(&["hold", "alice", "--for", "24h"])?.starts_with("alice: held until 20"));
+    let json = daemon.must(&["--json", "suspend", "carol", "--until", "2035-01-31T08:00:00Z"])?;
+    assert_eq!(
+        json,
+        "{\"subject\":\"carol\",\"command\":\"suspend\",\"changed\":true,\"until\":\"2035-01-31T08:00:00Z\"}\n"
+    );
+    assert_eq!(daemon.ctl(&["hold", "alice", "--for", "soon"])?.code(), 2);
+    assert_eq!(daemon.must(&["hold", "alice"])?, "alice: held\n", "held without an end, whatever was said before");
+    assert!(!daemon.must(&["--json", "list", "--held"])?.contains("until"));
+    Ok(())
+}
+
+#[test]
+fn the_log_says_who_did_what_and_on_whose_behalf() -> Result<()> {
+    let daemon = daemon()?;
+    assert_eq!(daemon.must(&["log"])?, "nothing on record\n");
+    daemon.must(&["hold", "alice", "--reason", "phished"])?;
+    let by_sudo = Command::new(daemon.program("outgoingctl"))
+        .arg("--socket")
+        .arg(daemon.socket())
+        .args(["release", "alice"])
+        .env("SUDO_USER", "ann")
+        .output()?;
+    assert!(by_sudo.status.success());
+    daemon.must(&["suspend", "carol"])?;
+    daemon.must(&["pass", "1rABCD-000abc-XY"])?;
+    let log = daemon.must(&["--json", "log"])?;
+    let actions: Vec<&str> =
+        log.lines().filter_map(|line| line.split(r#""action":""#).nth(1)?.split('"').next()).collect();
+    assert_eq!(actions, ["hold", "release", "suspend", "pass"], "the newest last");
+    assert!(log.lines().nth(1).context("no line")?.contains(r#""by":"root","uid":0,"#));
+    assert!(log.lines().nth(1).context("no line")?.contains(r#""on_behalf_of":"ann""#));
+    assert_eq!(daemon.must(&["log", "alice"])?.lines().count(), 3, "a heading and two entries");
+    assert_eq!(daemon.must(&["--json", "log", "-n", "1"])?.lines().count(), 1);
+    assert!(daemon.must(&["log", "1rABCD-000abc-XY"])?.contains("pass"));
+    Ok(())
+}
+
+#[test]
+fn what_is_exported_is_imported_again_with_all_it_says() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", "alice", "--reason", "phished \"twice\"", "--for", "7d"])?;
+    daemon.must(&["suspend", "@shop.test", "--notice", "call 555"])?;
+    let exported = daemon.must(&["export"])?;
+    assert_eq!(exported.lines().count(), 2);
+    let file = daemon.home().join("export");
+    fs::write(&file, &exported)?;
+    let file = file.display().to_string();
+    assert_eq!(daemon.must(&["import", &file])?, "0 set, 2 already so, 0 refused\n");
+    daemon.must(&["release", "alice"])?;
+    daemon.must(&["unsuspend", "@shop.test"])?;
+    assert_eq!(daemon.must(&["import", &file])?, "2 set, 0 already so, 0 refused\n");
+    assert_eq!(daemon.must(&["export"])?, exported);
+    Ok(())
+}
+
+#[test]
+fn wrong_lines_of_an_import_are_named_and_the_others_are_set() -> Result<()> {
+    let daemon = daemon()?;
+    let lines = "# comment\n\n{\"subject\":\"alice\",\"flag\":\"hold\"}\nnonsense here\n{\"subject\":\"root\",\"flag\":\"hold\"}\n{\"subject\":\"carol\"}\ndave\n";
+    let imported = daemon.ctl_with_input(&["import", "-", "--as", "suspend"], lines)?;
+    assert_eq!(imported.code(), 1);
+    assert_eq!(imported.stdout, "2 set, 0 already so, 3 refused\n");
+    for words in
+        ["line 4: \"nonsense here\" has a space in it", "line 5: root can be neither", "line 6: is no flag in JSON"]
+    {
+        assert!(imported.stderr.contains(words), "{imported:?}");
+    }
+    assert!(daemon.must(&["check", "dave"])?.starts_with("suspend"));
+    Ok(())
+}
+
+#[test]
+fn cpanels_lists_are_read_by_their_names() -> Result<()> {
+    let daemon = daemon()?;
+    for (name, account) in [("outgoing_mail_hold_users", "alice"), ("outgoing_mail_suspended_users", "carol")] {
+        let file = daemon.home().join(name);
+        fs::write(&file, format!("{account}\n"))?;
+        assert_eq!(daemon.must(&["import", &file.display().to_string()])?, "1 set, 0 already so, 0 refused\n");
+    }
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "carol"])?.starts_with("suspend"));
+    let unnamed = daemon.ctl_with_input(&["import", "-"], "dave\n")?;
+    assert!(unnamed.code() == 1 && unnamed.stderr.contains("--as hold"), "{unnamed:?}");
+    Ok(())
+}
+
+#[test]
+fn a_list_longer_than_a_frame_comes_in_pages() -> Result<()> {
+    let reason = "r".repeat(1_000);
+    let accounts: Vec<String> = (0..3_000).map(|number| format!("user{number:05}")).collect();
+    let daemon = Daemon::builder().accounts(&accounts.iter().map(String::as_str).collect::<Vec<_>>()).start()?;
+    let lines: Vec<String> = accounts
+        .iter()
+        .map(|account| format!(r#"{{"subject":"{account}","flag":"hold","reason":"{reason}"}}"#))
+        .collect();
+    let imported = daemon.ctl_with_input(&["import", "-"], &lines.join("\n"))?;
+    assert_eq!(imported.stdout, "3000 set, 0 already so, 0 refused\n", "{}", imported.stderr);
+    let exported = daemon.must(&["export"])?;
+    let subjects: Vec<&str> = exported.lines().filter_map(|line| line.split('"').nth(3)).collect();
+    assert_eq!(subjects, accounts, "all of them, each once, in order");
+    assert_eq!(daemon.must(&["--json", "log", "-n", "2500"])?.lines().count(), 2_500);
+    assert_eq!(daemon.must(&["list"])?.lines().count(), 3_001);
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_exit_status_69_with_advice() -> Result<()> {
+    let mut daemon = daemon()?;
+    daemon.stop()?;
+    for arguments in [&["hold", "alice"][..], &["check", "alice"], &["list"]] {
+        let failed = daemon.ctl(arguments)?;
+        assert_eq!(failed.code(), 69, "{failed:?}");
+        assert!(failed.stderr.contains("is it running?"), "{failed:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pipe_that_is_closed_early_is_no_error() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", "alice", "carol", "dave"])?;
+    let piped = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "{{ {} --socket {} export; echo $? >&2; }} | true",
+            daemon.program("outgoingctl").display(),
+            daemon.socket().display()
+        ))
+        .output()?;
+    assert_eq!(String::from_utf8(piped.stderr)?, "0\n");
+    Ok(())
+}
+
+#[test]
+fn stats_count_lookups_by_verdict_and_tell_their_latency() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", "alice"])?;
+    for identity in ["alice", "carol", "carol", "not a name"] {
+        daemon.ctl(&["check", identity])?;
+    }
+    let stats = daemon.must(&["--json", "stats"])?;
+    for counter in
+        [r#""held":1,"#, r#""lookups_hold":1,"#, r#""lookups_ok":2,"#, r#""malformed":1,"#, r#""changes":1,"#]
+    {
+        assert!(stats.contains(counter), "{counter} in {stats}");
+    }
+    assert!(!stats.contains(r#""latency_p50_ns":0,"#), "{stats}");
+    assert!(daemon.must(&["stats"])?.contains("latency p99"));
+    Ok(())
+}
+
+#[test]
+fn what_others_typed_cannot_play_with_the_terminal() -> Result<()> {
+    let daemon = daemon()?;
+    let refused = daemon.ctl(&["hold", "evil\x1b[2Jname"])?;
+    assert!(!refused.stderr.contains('\x1b') && refused.stderr.contains("control character"), "{refused:?}");
+    let refused = daemon.ctl(&["hold", "alice", "--reason", "line\nbreak"])?;
+    assert!(refused.stderr.contains("line break"), "{refused:?}");
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The daemon as a service: what it tells the service manager, sockets that are handed to it, reloading, stopping.
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Child, Command};
+use std::time::Duration;
+use xtask::testbed::{Daemon, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn ask(daemon: &Daemon, request: &str) -> Result<String> {
+    let mut stream = UnixStream::connect(daemon.socket())?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    Ok(reply)
+}
+
+fn status(daemon: &mut Daemon) -> Result<String> {
+    let last = daemon.notifications()?.iter().rev().find(|line| line.starts_with("STATUS="));
+    Ok(last.context("no STATUS yet")?.clone())
+}
+
+/// A process of the test's, which ends with it.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_first_lookup_behind_ready_is_answered() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    for _ in 0..5 {
+        daemon.restart()?;
+        assert_eq!(ask(&daemon, "check alice")?, "hold");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_status_line_counts_what_a_person_wants_to_see() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    daemon.must(&["suspend", "carol"])?;
+    ask(&daemon, "check alice")?;
+    daemon.reload()?;
+    let status = status(&mut daemon)?;
+    assert!(status.starts_with("STATUS=1 held, 1 suspended; 1 lookups"), "{status}");
+    Ok(())
+}
+
+#[test]
+fn a_reload_is_told_with_its_moment_and_its_end() -> Result<()> {
+    let mut daemon = Daemon::builder().start()?;
+    daemon.reload()?;
+    let told = daemon.notifications()?.join("\n");
+    let moment = told
+        .lines()
+        .position(|line| line.strip_prefix("MONOTONIC_USEC=").is_some_and(|usec| usec.parse::<u64>().is_ok()));
+    let reloading = told.lines().position(|line| line == "RELOADING=1");
+    let ready = told.lines().position(|line| line == "READY=1");
+    assert!(moment.is_some() && reloading < ready && moment < ready, "{told}");
+    Ok(())
+}
+
+#[test]
+fn a_wrong_configuration_leaves_the_running_daemon_as_it_is_and_shows_in_its_status() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    let good = fs::read_to_string(daemon.configuration())?;
+    fs::write(daemon.configuration(), format!("colour = 'blue'\n{good}"))?;
+    daemon.reload()?;
+    let shown = status(&mut daemon)?;
+    assert!(shown.contains("colour") && shown.contains("outgoingd.toml"), "{shown}");
+    daemon.must(&["hold", "alice"])?;
+    fs::write(daemon.configuration(), good)?;
+    daemon.reload()?;
+    assert!(!status(&mut daemon)?.contains("colour"));
+    Ok(())
+}
+
+#[test]
+fn a_configuration_that_is_replaced_is_read_without_a_word_from_anybody() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    let good = fs::read_to_string(daemon.configuration())?;
+    // As an editor saves: another file under the old name.
+    let new = daemon.home().join("new");
+    fs::write(&new, format!("mail-send = false\n{good}"))?;
+    fs::rename(&new, daemon.configuration())?;
+    wait_until("the role to be off", PATIENCE, || Ok(daemon.ctl(&["hold", "alice"])?.stderr.contains("MailSend")))?;
+    for verb in ["hold", "release", "suspend", "unsuspend"] {
+        let refused = daemon.ctl(&[verb, "alice"])?;
+        assert!(refused.code() == 1 && refused.stderr.contains("MailSend role is off"), "{refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn accounts_and_owners_are_followed_and_a_wrong_list_keeps_the_last_good_one() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).owner("shop.test", "alice").start()?;
+    daemon.must(&["hold", "alice"])?;
+    assert_eq!(ask(&daemon, "check bob@shop.test")?, "hold");
+    fs::write(daemon.home().join("accounts"), "alice\nnewcomer\n")?;
+    wait_until("the new account", PATIENCE, || Ok(daemon.ctl(&["hold", "newcomer"])?.code() == 0))?;
+    fs::write(daemon.home().join("owners"), "shop.test: newcomer\nnew.test: alice\n")?;
+    wait_until("the new owner", PATIENCE, || Ok(ask(&daemon, "check bob@new.test")? == "hold"))?;
+    daemon.must(&["release", "newcomer"])?;
+    assert_eq!(ask(&daemon, "check bob@shop.test")?, "ok");
+    wait_until("the fallback file", PATIENCE, || {
+        Ok(fs::read_to_string(daemon.fallback())?.contains("*@new.test: hold"))
+    })?;
+
+    fs::write(daemon.home().join("owners"), "no colon here\n")?;
+    daemon.reload()?;
+    assert_eq!(ask(&daemon, "check bob@new.test")?, "hold", "the last good map stays in force");
+    let shown = status(&mut daemon)?;
+    assert!(shown.contains("owners") && shown.contains("line 1"), "{shown}");
+    fs::remove_file(daemon.home().join("accounts"))?;
+    daemon.reload()?;
+    daemon.must(&["hold", "newcomer"])?;
+    Ok(())
+}
+
+#[test]
+fn what_was_accepted_is_finished_before_the_daemon_stops() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    let mut slow = UnixStream::connect(daemon.socket())?;
+    slow.set_read_timeout(Some(PATIENCE))?;
+    slow.write_all(b"check al")?;
+    // Answered behind the slow one, so the slow one has been accepted.
+    ask(&daemon, "check alice")?;
+    daemon.signal(Signal::TERM)?;
+    daemon.wait_for("STOPPING=1")?;
+    slow.write_all(b"ice\n")?;
+    let mut reply = String::new();
+    slow.read_to_string(&mut reply)?;
+    assert_eq!(reply, "hold");
+    assert!(daemon.wait_for_exit()?.success());
+    Ok(())
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_administrator_who_says_nothing() -> Result<()> {
+    let mut daemon = Daemon::builder().tables("[limits]\nrequest-deadline-ms = 60000").start()?;
+    let mut client = outgoingd_client::Client::connect(daemon.socket())?;
+    client.stats()?;
+    assert!(daemon.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn the_watchdog_is_kept_quiet() -> Result<()> {
+    let mut daemon = Daemon::builder().start()?;
+    daemon.stop()?;
+    let manager = UnixDatagram::bind(daemon.home().join("watching"))?;
+    manager.set_read_timeout(Some(PATIENCE))?;
+    let _running = Ending(
+        Command::new(daemon.program("outgoingd"))
+            .arg("--config")
+            .arg(daemon.configuration())
+            .env("NOTIFY_SOCKET", daemon.home().join("watching"))
+            .env("WATCHDOG_USEC", "200000")
+            .env_remove("WATCHDOG_PID")
+            .spawn()?,
+    );
+    let (mut told, mut datagram) = (0, [0; 4096]);
+    while told < 3 {
+        let length = manager.recv(&mut datagram)?;
+        told += usize::from(&datagram[..length] == b"WATCHDOG=1" || &datagram[..length] == b"WATCHDOG=1\n");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_is_handed_over_is_used_and_left_in_its_place() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    daemon.stop()?;
+    // Listens as systemd does, and starts the daemon at the first connection, which waits for it.
+    let activator = Command::new("systemd-socket-activate")
+        .arg("--listen")
+        .arg(daemon.socket())
+        .arg(daemon.program("outgoingd"))
+        .arg("--config")
+        .arg(daemon.configuration())
+        .spawn();
+    let running = Ending(activator.context("systemd-socket-activate is part of the package systemd")?);
+    wait_until("the socket", PATIENCE, || Ok(daemon.socket().exists()))?;
+    assert_eq!(ask(&daemon, "check alice")?, "hold");
+    assert!(daemon.must(&["list"])?.contains("alice"));
+    drop(running);
+    assert!(daemon.socket().exists(), "the socket is not the daemon's to remove");
+    Ok(())
+}
+
+#[test]
+fn a_configuration_is_checked_without_starting_anything() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    let check =
+        |path: &std::path::Path| Command::new(daemon.program("outgoingd")).arg("--check-config").arg(path).output();
+    let good = check(&daemon.configuration())?;
+    assert!(good.status.success() && good.stdout.ends_with(b": ok\n"), "{good:?}");
+    let wrong = daemon.home().join("wrong.toml");
+    for (text, words) in [
+        ("socket-mode = 660", "socket-mode"),
+        ("[limits]\nmax-connections = 1", "limits.max-connections = 1: expected 8 to 65536"),
+        ("[accounts]\nsource = 'file'\npath = '/nonexistent/accounts'", "/nonexistent/accounts"),
+        ("[domains]\nowners = 'here'", "absolute"),
+        ("fallbackfile = '/x'", "fallbackfile"),
+    ] {
+        fs::write(&wrong, text)?;
+        let refused = check(&wrong)?;
+        let shown = String::from_utf8(refused.stderr)?;
+        assert_eq!(refused.status.code(), Some(78), "{shown}");
+        assert!(shown.contains(words), "{shown}");
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_exit_status_2() -> Result<()> {
+    let daemon = Daemon::builder().start()?;
+    for program in ["outgoingd", "outgoingctl"] {
+        let refused = Command::new(daemon.program(program)).arg("--colour").output()?;
+        ensure!(refused.status.code() == Some(2), "{refused:?}");
+        let helped = Command::new(daemon.program(program)).arg("--help").output()?;
+        ensure!(helped.status.success() && String::from_utf8(helped.stdout)?.contains("Exit status"));
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! What was acknowledged is there again, whatever happened in between; and a state that makes no sense stops the daemon.
+
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use xtask::testbed::Daemon;
+
+fn state_file(daemon: &Daemon) -> PathBuf {
+    daemon.home().join("state/state.redb")
+}
+
+/// Runs a second daemon to its end.
+fn run(daemon: &Daemon, arguments: &[&str]) -> Result<Output> {
+    let output = Command::new(daemon.program("outgoingd"))
+        .arg("--config")
+        .arg(daemon.configuration())
+        .args(arguments)
+        .env_remove("NOTIFY_SOCKET")
+        .output()?;
+    Ok(output)
+}
+
+fn mode(path: &Path) -> Result<u32> {
+    Ok(fs::metadata(path)?.permissions().mode() & 0o7777)
+}
+
+#[test]
+fn an_acknowledged_change_survives_kill_9_and_stands_in_the_fallback_file() -> Result<()> {
+    let names: Vec<String> = (0..5).map(|number| format!("user{number}")).collect();
+    let accounts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut daemon = Daemon::builder().accounts(&accounts).start()?;
+    for (round, name) in names.iter().enumerate() {
+        daemon.must(&["hold", name, "--reason", "round"])?;
+        daemon.kill9()?;
+        let fallback = fs::read_to_string(daemon.fallback())?;
+        assert!(fallback.lines().any(|line| line == format!("{name}: hold")), "{fallback}");
+        daemon.start_again()?;
+        for name in &names[..=round] {
+            assert!(daemon.must(&["check", name])?.starts_with("hold"), "{name} after {round} kills");
+        }
+        assert_eq!(daemon.must(&["--json", "log"])?.lines().count(), round + 1);
+        assert_eq!(fs::read_to_string(daemon.fallback())?, fallback);
+    }
+    daemon.must(&["release", "user0"])?;
+    daemon.kill9()?;
+    daemon.start_again()?;
+    assert!(daemon.must(&["check", "user0"])?.starts_with("ok"));
+    Ok(())
+}
+
+#[test]
+fn a_state_file_that_makes_no_sense_stops_the_daemon_with_78_and_is_left_alone() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice", "--reason", "phished"])?;
+    daemon.stop()?;
+    let good = fs::read(state_file(&daemon))?;
+    let mut flipped = good.clone();
+    let reason = good.windows(7).position(|window| window == b"phished").context("no reason in the state file")?;
+    flipped[reason] ^= 1;
+    let fallback = fs::read(daemon.fallback())?;
+    for (what, bytes) in [("empty", &[][..]), ("truncated", &good[..good.len() / 2]), ("flipped", &flipped)] {
+        fs::write(state_file(&daemon), bytes)?;
+        let refused = run(&daemon, &[])?;
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(78), "{what}: {words}");
+        let path = state_file(&daemon).display().to_string();
+        assert!(
+            [path.as_str(), "left as it is", "outgoingctl import"].iter().all(|part| words.contains(part)),
+            "{what}: {words}"
+        );
+        assert!(fs::read(state_file(&daemon))? == bytes, "{what}: the file was touched");
+        assert!(fs::read(daemon.fallback())? == fallback, "{what}: Exim must go on by the last known state");
+    }
+    fs::write(state_file(&daemon), &good)?;
+    daemon.start_again()?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    Ok(())
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_or_socket_says_so_and_exits() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    let second = run(&daemon, &[])?;
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(75), "{words}");
+    assert!(words.contains("another outgoingd") && words.contains("state"), "{words}");
+
+    let elsewhere = daemon.home().join("elsewhere").display().to_string();
+    let second = run(&daemon, &["--state-dir", &elsewhere])?;
+    let words = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(75), "{words}");
+    assert!(words.contains("listens on") && words.contains(&daemon.socket().display().to_string()), "{words}");
+    assert!(daemon.must(&["check", "alice"])?.starts_with("ok"), "the first one goes on");
+    Ok(())
+}
+
+#[test]
+fn a_socket_left_behind_is_replaced_and_a_file_in_its_place_is_not() -> Result<()> {
+    let mut daemon = Daemon::builder().start()?;
+    daemon.kill9()?;
+    assert!(daemon.socket().exists());
+    daemon.start_again()?;
+    daemon.stop()?;
+    assert!(!daemon.socket().exists(), "a daemon that stops takes its socket with it");
+    fs::write(daemon.socket(), "precious")?;
+    let refused = run(&daemon, &[])?;
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no socket"));
+    assert_eq!(fs::read_to_string(daemon.socket())?, "precious");
+    Ok(())
+}
+
+#[test]
+fn state_is_the_daemons_alone() -> Result<()> {
+    let daemon = Daemon::builder().start()?;
+    let state = daemon.home().join("new-state");
+    let socket = daemon.home().join("other-socket");
+    let mut other = Command::new(daemon.program("outgoingd"))
+        .arg("--config")
+        .arg(daemon.configuration())
+        .arg("--state-dir")
+        .arg(&state)
+        .arg("--socket")
+        .arg(&socket)
+        .env_remove("NOTIFY_SOCKET")
+        .spawn()?;
+    xtask::testbed::wait_until(
+        "the other daemon's socket",
+        std::time::Duration::from_secs(10),
+        || Ok(socket.exists()),
+    )?;
+    other.kill()?;
+    other.wait()?;
+    assert_eq!((mode(&state)?, mode(&state.join("state.redb"))?), (0o700, 0o600));
+    assert_eq!(mode(&daemon.fallback())?, 0o644, "as the test bed configures it");
+    Ok(())
+}
+
+/// A file system of its own for the state, small or read-only, gone with the value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf, size: &str) -> Result<SmallDisk> {
+        fs::create_dir_all(&at)?;
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).status()?;
+        assert!(mounted.success(), "mounting a tmpfs takes root");
+        Ok(SmallDisk(at))
+    }
+
+    fn remount(&self, option: &str) -> Result<()> {
+        let mounted = Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(&self.0).status()?;
+        assert!(mounted.success(), "cannot remount: {option}");
+        Ok(())
+    }
+
+    /// Takes all that is left, down to the last page.
+    fn fill(&self) -> Result<PathBuf> {
+        let filler = self.0.join("filler");
+        let file = fs::File::create(&filler)?;
+        let page = [1; 4096];
+        let full = (0..).map(|number| file.write_all_at(&page, number * 4096)).find_map(Result::err);
+        assert_eq!(full.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
+        Ok(filler)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_changes_whole_and_lookups_go_on() -> Result<()> {
+    let names: Vec<String> = (0..2_000).map(|number| format!("user{number}")).collect();
+    let accounts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut daemon = Daemon::builder().accounts(&accounts).start()?;
+    daemon.stop()?;
+    let disk = SmallDisk::mount(daemon.home().join("state"), "4m")?;
+    daemon.start_again()?;
+    daemon.must(&["hold", "user0"])?;
+    let filler = disk.fill()?;
+    let list = names.join("\n");
+    let refused = daemon.ctl_with_input(&["import", "-", "--as", "hold"], &list)?;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("nothing was changed") && refused.stderr.contains("state.redb"), "{refused:?}");
+    assert!(daemon.must(&["check", "user0"])?.starts_with("hold"));
+
+    fs::remove_file(filler)?;
+    let before = daemon.must(&["export"])?.lines().count();
+    assert!(before % 1_000 == 1 || before == 1, "{before} flags: a batch was set in part");
+    daemon.ctl_with_input(&["import", "-", "--as", "hold"], &list)?;
+    assert_eq!(daemon.must(&["export"])?.lines().count(), 2_000, "the daemon recovers when the disk does");
+    daemon.kill9()?;
+    daemon.start_again()?;
+    assert_eq!(daemon.must(&["export"])?.lines().count(), 2_000);
+    daemon.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_read_only_disk_refuses_changes_and_lookups_go_on() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
+    daemon.stop()?;
+    let disk = SmallDisk::mount(daemon.home().join("state"), "8m")?;
+    daemon.start_again()?;
+    daemon.must(&["hold", "alice"])?;
+    daemon.stop()?;
+    disk.remount("ro")?;
+    let refused = run(&daemon, &[])?;
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(73), "{words}");
+    assert!(words.contains("ead-only file system"), "{words}");
+    disk.remount("rw")?;
+    daemon.start_again()?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    daemon.stop()?;
+    Ok(())
+}
