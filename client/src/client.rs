@@ -1,8 +1,7 @@
 //! A blocking client: one connection, one method for each command.
 //!
-//! Every method sends one request and waits for its reply, at most [`TIMEOUT`]. After an [`Error`] other than
-//! [`Error::Refused`] the connection is in an unknown state: drop the client and connect again. A change whose reply was
-//! lost may have been made; all changes can be repeated without harm.
+//! A client connects when it is first used, and again after an error. Every method sends one request and waits for its
+//! reply, at most [`TIMEOUT`]. A change whose reply was lost may have been made; all changes can be repeated without harm.
 
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
@@ -26,7 +25,7 @@ const LOG_PAGE: u32 = 1000;
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
-    stream: UnixStream,
+    stream: Option<UnixStream>,
     on_behalf_of: Option<String>,
 }
 
@@ -53,7 +52,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The connection broke, or the daemon did not answer within [`TIMEOUT`].
-    #[error("lost the connection to outgoingd at {}: {source}", socket.display())]
+    #[error("no answer from outgoingd at {}: {}", socket.display(), loss(source))]
     Lost {
         /// Path of the socket.
         socket: PathBuf,
@@ -72,15 +71,10 @@ pub enum Error {
 }
 
 impl Client {
-    /// Connects to the daemon at `socket`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unreachable`].
-    pub fn connect(socket: impl AsRef<Path>) -> Result<Client, Error> {
-        let socket = socket.as_ref().to_path_buf();
-        let stream = connect(&socket)?;
-        Ok(Client { socket, stream, on_behalf_of: None })
+    /// A client of the daemon at `socket`. Connects to nothing yet.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Client {
+        Client { socket: socket.into(), stream: None, on_behalf_of: None }
     }
 
     /// From now on, the audit trail names `whom` beside the user that the kernel names. It gives no right.
@@ -209,7 +203,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Any [`Error`]; [`Error::Garbled`] when the flags do not fit into one frame of 1 MiB.
+    /// Any [`Error`]; at most 1000 flags are taken at once, and what fits into one frame of 1 MiB.
     pub fn import(&mut self, flags: Vec<Flag>) -> Result<Imported, Error> {
         match self.call(Request::Import { flags })? {
             Reply::Imported(imported) => Ok(imported),
@@ -233,12 +227,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Garbled`] when the answer is no verdict, which is what an identity without a normal form gets.
+    /// [`Error::Refused`] when the identity, or the message id, is none; [`Error::Garbled`] when the answer is no verdict.
     pub fn check(&self, identity: &str, message_id: Option<&str>) -> Result<Verdict, Error> {
         let reply = self.ask(&text::Request::Check { message_id, identity })?;
-        Verdict::from_reply(&reply).ok_or_else(|| {
-            Error::Garbled(format!("the answer about {identity} is \"{}\", not a verdict", reply.escape_ascii()))
-        })
+        if reply == text::ERROR.as_bytes() {
+            let message = format!(
+                "outgoingd cannot take \"{}\" for a sender identity, or takes no more requests",
+                identity.escape_debug()
+            );
+            return Err(Error::Refused(Refusal { cause: Cause::Invalid, message }));
+        }
+        Verdict::from_reply(&reply)
+            .ok_or_else(|| Error::Garbled(format!("the answer \"{}\" is no verdict", reply.escape_ascii())))
     }
 
     /// Asks for a sender's notice as Exim does.
@@ -271,31 +271,27 @@ impl Client {
     fn call(&mut self, request: Request) -> Result<Reply, Error> {
         let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
         let frame = frame::seal(&codec::encode(&call)?)?;
-        let (header, payload) = self.exchange(&frame).map_err(|source| self.lost(source))??;
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => connect(&self.socket)?,
+        };
+        let (header, payload) = exchange(&mut stream, &frame).map_err(|source| self.lost(source))??;
         match header.version {
-            frame::VERSION => match codec::decode(&payload)? {
-                Reply::Refused(refusal) => Err(Error::Refused(refusal)),
-                reply => Ok(reply),
-            },
+            frame::VERSION => {
+                let reply = codec::decode(&payload)?;
+                // Only a connection of which everything was understood is used again.
+                self.stream = Some(stream);
+                match reply {
+                    Reply::Refused(refusal) => Err(Error::Refused(refusal)),
+                    reply => Ok(reply),
+                }
+            }
             frame::PLAIN_REFUSAL => Err(Error::Version(String::from_utf8_lossy(&payload).into_owned())),
             theirs => Err(Error::Version(format!(
                 "outgoingd answers in protocol version {theirs}; this client speaks {}",
                 frame::VERSION
             ))),
         }
-    }
-
-    fn exchange(&mut self, frame: &[u8]) -> io::Result<Result<(Header, Vec<u8>), FrameError>> {
-        self.stream.write_all(frame)?;
-        let mut header = [0; HEADER_LEN];
-        self.stream.read_exact(&mut header)?;
-        let header = match Header::decode(&header) {
-            Ok(header) => header,
-            Err(error) => return Ok(Err(error)),
-        };
-        let mut payload = vec![0; header.length as usize];
-        self.stream.read_exact(&mut payload)?;
-        Ok(Ok((header, payload)))
     }
 
     fn ask(&self, request: &text::Request<'_>) -> Result<Vec<u8>, Error> {
@@ -338,6 +334,20 @@ impl From<FrameError> for Error {
     }
 }
 
+fn exchange(stream: &mut UnixStream, frame: &[u8]) -> io::Result<Result<(Header, Vec<u8>), FrameError>> {
+    // Whoever is refused before all is read cannot write the rest, but can read why.
+    let sent = stream.write_all(frame);
+    let mut header = [0; HEADER_LEN];
+    stream.read_exact(&mut header).map_err(|error| sent.err().unwrap_or(error))?;
+    let header = match Header::decode(&header) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut payload = vec![0; header.length as usize];
+    stream.read_exact(&mut payload)?;
+    Ok(Ok((header, payload)))
+}
+
 fn connect(socket: &Path) -> Result<UnixStream, Error> {
     UnixStream::connect(socket)
         .and_then(|stream| {
@@ -346,6 +356,15 @@ fn connect(socket: &Path) -> Result<UnixStream, Error> {
             Ok(stream)
         })
         .map_err(|source| Error::Unreachable { socket: socket.to_path_buf(), source })
+}
+
+/// What became of a connection, in words.
+fn loss(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+        io::ErrorKind::WouldBlock => format!("not within {} s", TIMEOUT.as_secs()),
+        _ => source.to_string(),
+    }
 }
 
 fn unexpected(reply: &Reply) -> Error {

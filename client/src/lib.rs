@@ -22,7 +22,7 @@
 //! #     let done = Reply::Changed(Changed { subject: "alice".into(), changed: true, warning: None });
 //! #     stream.write_all(&frame::seal(&codec::encode(&done).unwrap()).unwrap()).unwrap();
 //! # });
-//! let mut client = Client::connect(&socket)?;
+//! let mut client = Client::new(&socket);
 //! let terms = Terms { reason: Some("phished".into()), ..Terms::default() };
 //! let outcome = client.hold("alice", &terms)?;
 //! assert!(outcome.changed, "alice was not held before");

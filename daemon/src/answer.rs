@@ -33,31 +33,10 @@ fn look_up(request: &Request<'_>, table: &Table, now: Timestamp) -> Result<Answe
     match request {
         Request::Check { message_id, identity } => {
             let message = message_id.map(MessageId::new).transpose()?;
-            Ok(Answer::Verdict(table.verdict(&Identity::new(&unescape(identity))?, message.as_ref(), now)))
+            Ok(Answer::Verdict(table.verdict(&Identity::new(identity)?, message.as_ref(), now)))
         }
-        Request::Notice { identity } => Ok(Answer::Notice(table.notice(&Identity::new(&unescape(identity))?, now))),
+        Request::Notice { identity } => Ok(Answer::Notice(table.notice(&Identity::new(identity)?, now))),
     }
-}
-
-/// What a login was before Exim made it printable. Exim keeps in `$authenticated_id` each byte outside printable ASCII as
-/// `\\` and three octal digits, so that a login in UTF-8 would be another name than the one its flag is set on. What comes
-/// to no UTF-8 (a login in Latin-1) stays as Exim wrote it, and so do control characters.
-fn unescape(identity: &str) -> Cow<'_, str> {
-    if !identity.contains('\\') {
-        return Cow::Borrowed(identity);
-    }
-    let mut bytes = Vec::with_capacity(identity.len());
-    let mut rest = identity.as_bytes();
-    while let [first, behind @ ..] = rest {
-        if let [b'\\', a @ b'2'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', behind @ ..] = rest {
-            bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-            rest = behind;
-        } else {
-            bytes.push(*first);
-            rest = behind;
-        }
-    }
-    String::from_utf8(bytes).map_or(Cow::Borrowed(identity), Cow::Owned)
 }
 
 impl Answer {
@@ -136,14 +115,6 @@ mod tests {
         for identity in ["id=1rABCD-000abc-XY", "xalice", "alice@example.org", "alice\u{200b}"] {
             assert_eq!(reply(format!("check id= {identity}").as_bytes()), "ok", "{identity}");
         }
-    }
-
-    #[test]
-    fn a_login_in_utf_8_is_known_behind_exims_escapes() {
-        assert_eq!(unescape(r"b\303\274cher"), "bücher");
-        assert_eq!(unescape(r"a\n\\\07\377\001"), r"a\n\\\07\377\001");
-        assert_eq!(unescape(r"\303"), r"\303");
-        assert_eq!(unescape("plain"), "plain");
     }
 
     proptest! {

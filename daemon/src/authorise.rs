@@ -1,6 +1,8 @@
 //! Who may do what on the administrators' side. The decision is pure; asking NSS for names and groups stands apart from it.
 
 use crate::config::Access;
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, User, getgrouplist};
 use outgoingd_client::protocol::message::Request;
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -63,50 +65,51 @@ pub fn needed(request: &Request) -> Right {
 
 impl Peer {
     /// Asks NSS who has these ids. May wait for it.
-    #[must_use]
-    pub fn identify(uid: u32, gid: u32, pid: u32) -> Peer {
-        let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-        let listed = user
-            .as_ref()
-            .and_then(|user| CString::new(user.name.as_str()).ok())
-            .and_then(|name| nix::unistd::getgrouplist(&name, gid.into()).ok());
-        let groups = listed.into_iter().flatten().map(nix::unistd::Gid::as_raw).chain([gid]).collect();
-        Peer { uid, pid, name: user.map_or_else(|| format!("uid {uid}"), |user| user.name), groups }
+    ///
+    /// # Errors
+    ///
+    /// NSS failed.
+    pub fn identify(uid: u32, gid: u32, pid: u32) -> nix::Result<Peer> {
+        let Some(user) = User::from_uid(uid.into())? else {
+            return Ok(Peer { uid, pid, name: format!("uid {uid}"), groups: [gid].into() });
+        };
+        let name = CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
+        let groups = getgrouplist(&name, gid.into())?.into_iter().map(Gid::as_raw).chain([gid]).collect();
+        Ok(Peer { uid, pid, name: user.name, groups })
     }
 }
 
 impl Rules {
     /// Asks NSS for the ids behind the configured names. May wait for it. Says which names it does not know; they give
     /// nobody a right.
-    #[must_use]
-    pub fn resolve(access: &Access) -> (Rules, Vec<String>) {
+    ///
+    /// # Errors
+    ///
+    /// NSS failed.
+    pub fn resolve(access: &Access) -> nix::Result<(Rules, Vec<String>)> {
         let mut unknown = Vec::new();
-        let mut users = |names: &[String]| {
-            ids(names, &mut unknown, |name| {
-                nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-            })
-        };
-        let (admins, readers) = (users(&access.admin_users), users(&access.reader_users));
-        let mut groups = |names: &[String]| {
-            ids(names, &mut unknown, |name| {
-                nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
-            })
-        };
-        let rules =
-            Rules { admins: (admins, groups(&access.admin_groups)), readers: (readers, groups(&access.reader_groups)) };
-        (rules, unknown)
+        let user = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid.as_raw()));
+        let group = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()));
+        let admins = (ids(&access.admin_users, &mut unknown, user)?, ids(&access.admin_groups, &mut unknown, group)?);
+        let readers =
+            (ids(&access.reader_users, &mut unknown, user)?, ids(&access.reader_groups, &mut unknown, group)?);
+        Ok((Rules { admins, readers }, unknown))
     }
 }
 
-fn ids(names: &[String], unknown: &mut Vec<String>, id_of: impl Fn(&str) -> Option<u32>) -> HashSet<u32> {
+fn ids(
+    names: &[String],
+    unknown: &mut Vec<String>,
+    id_of: impl Fn(&str) -> nix::Result<Option<u32>>,
+) -> nix::Result<HashSet<u32>> {
     let mut ids = HashSet::new();
     for name in names {
-        match id_of(name) {
+        match id_of(name)? {
             Some(id) => drop(ids.insert(id)),
             None => unknown.push(name.clone()),
         }
     }
-    ids
+    Ok(ids)
 }
 
 #[cfg(test)]
@@ -160,10 +163,10 @@ mod tests {
             reader_groups: vec!["root".into()],
             ..Access::default()
         };
-        let (rules, unknown) = Rules::resolve(&access);
+        let (rules, unknown) = Rules::resolve(&access).unwrap();
         assert_eq!(rules, Rules { admins: ([0].into(), [].into()), readers: ([].into(), [0].into()) });
         assert_eq!(unknown, ["no-such-user"]);
-        assert!(Peer::identify(0, 0, 1).groups.contains(&0));
-        assert_eq!(Peer::identify(0, 0, 1).name, "root");
+        assert!(Peer::identify(0, 0, 1).unwrap().groups.contains(&0));
+        assert_eq!(Peer::identify(0, 0, 1).unwrap().name, "root");
     }
 }

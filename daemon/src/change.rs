@@ -113,10 +113,13 @@ pub fn set(current: Option<&Flag>, terms: &Terms, origin: &Origin, now: Timestam
     }
 }
 
-/// Clears a flag.
+/// Clears a flag. One that has reached its end is as good as gone, and left to [`expire`].
 #[must_use]
-pub fn clear(current: Option<&Flag>) -> Effect {
-    current.map_or(Effect::Unchanged, |_| Effect::Removed)
+pub fn clear(current: Option<&Flag>, now: Timestamp) -> Effect {
+    match current {
+        Some(flag) if flag.in_force(now) => Effect::Removed,
+        _ => Effect::Unchanged,
+    }
 }
 
 /// Removes a flag that has reached its end.
@@ -168,8 +171,9 @@ mod tests {
 
     #[test]
     fn clearing_what_is_not_set_changes_nothing() {
-        assert_eq!(clear(None), Effect::Unchanged);
-        assert_eq!(clear(Some(&held(None))), Effect::Removed);
+        assert_eq!(clear(None, NOW), Effect::Unchanged);
+        assert_eq!(clear(Some(&held(Some(900))), NOW), Effect::Unchanged);
+        assert_eq!(clear(Some(&held(None)), NOW), Effect::Removed);
     }
 
     #[test]

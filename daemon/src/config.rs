@@ -2,6 +2,7 @@
 //! each key: name, default, bounds and what it means.
 
 use serde::Deserialize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -60,23 +61,27 @@ pub struct Access {
 
 /// `[accounts]`: where to see whether an account exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "source")]
-pub enum Accounts {
-    /// `source = "passwd"`: the system's users, through NSS.
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Accounts {
+    /// Which kind of place that is.
+    pub source: Source,
+    /// The file or directory, for the two sources that are one.
+    pub path: Option<PathBuf>,
+}
+
+/// `accounts.source`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The system's users, through NSS. Names in lower case.
     #[default]
     Passwd,
-    /// `source = "any"`: every name is an account.
+    /// Every name is an account.
     Any,
-    /// `source = "file"`: `path` lists one account a line.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
-    /// `source = "directory"`: `path` has one entry for each account, as `/var/cpanel/users`.
-    Directory {
-        /// The directory.
-        path: PathBuf,
-    },
+    /// `path` lists one account a line.
+    File,
+    /// `path` has one entry for each account, as `/var/cpanel/users`.
+    Directory,
 }
 
 /// `[domains]`: which domains exist, and whose they are.
@@ -92,7 +97,7 @@ pub struct Domains {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Limits {
-    /// Milliseconds in which a request must be complete, 10 to 60000.
+    /// Milliseconds in which a request must be complete, 10 to 10000: a stop waits as long.
     pub request_deadline_ms: u64,
     /// Connections that wait for their peers at the same time, 8 to 65536. Lookups that are complete when they are
     /// accepted are answered at once and do not count.
@@ -210,46 +215,56 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         let config: Config = toml::from_str(text)
             .map_err(|error| ConfigError::Parse { path: path.to_path_buf(), message: error.to_string() })?;
-        config.validate().map_err(|(key, value, expected)| ConfigError::Value {
-            path: path.to_path_buf(),
-            key,
-            value,
-            expected: expected.to_owned(),
-        })?;
+        config.validate(path)?;
         Ok(config)
     }
 
-    /// Checks the bounds that types do not.
+    /// Checks the bounds that types do not; `path` is for the words of errors.
     ///
     /// # Errors
     ///
-    /// Key, value and what was expected.
-    pub fn validate(&self) -> Result<(), (&'static str, String, &'static str)> {
+    /// A value is out of its bounds.
+    pub fn validate(&self, path: &Path) -> Result<(), ConfigError> {
         let Limits { request_deadline_ms, max_connections, max_connections_per_uid, audit_entries } = self.limits;
-        let absolute = |key, path: &Path| {
-            if path.is_absolute() { Ok(()) } else { Err((key, path.display().to_string(), "an absolute path")) }
+        let wrong = |key, value: String, expected: &str| {
+            Err(ConfigError::Value { path: path.to_path_buf(), key, value, expected: expected.to_owned() })
         };
-        let between = |key, value: u64, low: u64, high: u64, expected| {
-            if (low..=high).contains(&value) { Ok(()) } else { Err((key, value.to_string(), expected)) }
+        let absolute = |key, value: &Path| {
+            if value.is_absolute() { Ok(()) } else { wrong(key, value.display().to_string(), "an absolute path") }
+        };
+        let within = |key, value: u64, bounds: RangeInclusive<u64>, expected| {
+            if bounds.contains(&value) { Ok(()) } else { wrong(key, value.to_string(), expected) }
         };
         absolute("socket", &self.socket)?;
         absolute("state-dir", &self.state_dir)?;
         if self.socket.as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(("socket", self.socket.display().to_string(), "a path of at most 107 bytes (unix(7))"));
+            return wrong("socket", self.socket.display().to_string(), "a path of at most 107 bytes (unix(7))");
         }
         if !self.fallback_file.as_os_str().is_empty() {
             absolute("fallback-file", &self.fallback_file)?;
         }
-        if let Accounts::File { path } | Accounts::Directory { path } = &self.accounts {
-            absolute("accounts.path", path)?;
+        match (self.accounts.source, &self.accounts.path) {
+            (Source::File | Source::Directory, Some(path)) => absolute("accounts.path", path)?,
+            (Source::File | Source::Directory, None) => {
+                return wrong(
+                    "accounts.path",
+                    "none".to_owned(),
+                    "a path, since accounts.source names a file or directory",
+                );
+            }
+            (Source::Passwd | Source::Any, Some(path)) => {
+                let expected = "none, or accounts.source = \"file\" or \"directory\"";
+                return wrong("accounts.path", path.display().to_string(), expected);
+            }
+            (Source::Passwd | Source::Any, None) => {}
         }
         if let Some(path) = &self.domains.owners {
             absolute("domains.owners", path)?;
         }
-        between("limits.request-deadline-ms", request_deadline_ms, 10, 60_000, "10 to 60000 milliseconds")?;
-        between("limits.max-connections", max_connections as u64, 8, 65_536, "8 to 65536")?;
-        between("limits.max-connections-per-uid", max_connections_per_uid as u64, 4, 65_536, "4 to 65536")?;
-        between("limits.audit-entries", audit_entries, 1_000, u64::MAX, "at least 1000")
+        within("limits.request-deadline-ms", request_deadline_ms, 10..=10_000, "10 to 10000 milliseconds")?;
+        within("limits.max-connections", max_connections as u64, 8..=65_536, "8 to 65536")?;
+        within("limits.max-connections-per-uid", max_connections_per_uid as u64, 4..=65_536, "4 to 65536")?;
+        within("limits.audit-entries", audit_entries, 1_000..=u64::MAX, "at least 1000")
     }
 
     /// The keys in which `other` differs and that only a restart brings into force.
@@ -271,11 +286,7 @@ impl Config {
 
     /// The files and directories outside the configuration that it makes the daemon read.
     pub fn sources(&self) -> impl Iterator<Item = &Path> {
-        let accounts = match &self.accounts {
-            Accounts::File { path } | Accounts::Directory { path } => Some(path.as_path()),
-            Accounts::Passwd | Accounts::Any => None,
-        };
-        accounts.into_iter().chain(self.domains.owners.as_deref())
+        self.accounts.path.as_deref().into_iter().chain(self.domains.owners.as_deref())
     }
 }
 
@@ -292,7 +303,7 @@ impl TryFrom<String> for Mode {
 
     fn try_from(text: String) -> Result<Mode, String> {
         match u32::from_str_radix(&text, 8) {
-            Ok(mode) if mode <= 0o777 => Ok(Mode(mode)),
+            Ok(mode) if mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Mode(mode)),
             _ => Err(format!("\"{text}\" is no file mode: expected octal digits such as \"0660\"")),
         }
     }
@@ -309,7 +320,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_and_the_default_is_valid() {
         assert_eq!(parse("").unwrap(), Config::default());
-        assert_eq!(Config::default().validate(), Ok(()));
+        assert!(Config::default().validate(Path::new("o.toml")).is_ok());
     }
 
     #[test]
@@ -331,7 +342,7 @@ mod tests {
         let error = parse("[limits]\nrequest-deadline-ms = 5").unwrap_err();
         assert_eq!(
             error,
-            "the configuration o.toml is wrong: limits.request-deadline-ms = 5: expected 10 to 60000 milliseconds"
+            "the configuration o.toml is wrong: limits.request-deadline-ms = 5: expected 10 to 10000 milliseconds"
         );
         let error = parse("socket-mode = \"9\"").unwrap_err();
         assert!(error.contains("socket-mode") && error.contains("octal"), "{error}");
@@ -339,6 +350,13 @@ mod tests {
         assert!(error.contains("107 bytes"), "{error}");
         let error = parse("[accounts]\nsource = \"ldap\"").unwrap_err();
         assert!(error.contains("ldap") && error.contains("expected"), "{error}");
+        for wrong in
+            ["source = \"file\"", "path = \"/x\"", "source = \"passwd\"\npath = \"/x\"", "source = \"any\"\nbogus = 1"]
+        {
+            let error = parse(&format!("[accounts]\n{wrong}")).unwrap_err();
+            assert!(error.contains("accounts.path") || error.contains("bogus"), "{error}");
+        }
+        assert_eq!(parse("[accounts]").unwrap(), Config::default());
         let error = parse("state-dir = \"here\"").unwrap_err();
         assert!(error.contains("absolute"), "{error}");
     }

@@ -3,6 +3,7 @@
 //! The main thread does the *administration*: sessions, slow peers, signals, watching, status. Some threads answer *lookups*, one
 //! is the *writer*. None waits for another's work.
 
+use crate::authorise::Rules;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError};
 use crate::connections::Connections;
@@ -11,31 +12,42 @@ use crate::fallback::Fallback;
 use crate::lock::{self, LockError};
 use crate::logging::Level;
 use crate::lookup::{self, Answers, Lookups, THREADS};
-use crate::reload::{Overrides, Reloader};
+use crate::reload::{Overrides, Reloader, unknown_names};
 use crate::requests::{Policy, Requests};
 use crate::service;
 use crate::session;
 use crate::socket::{self, Socket, SocketError};
 use crate::stats::Stats;
 use crate::stop;
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{self, OpenError, Store, StoreError};
 use crate::table::Table;
 use crate::watch::Watch;
 use crate::writer::Writer;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::{self, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time;
 use tracing::{info, warn};
 
 /// How often the status line is brought up to date.
 const STATUS_PERIOD: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for visits under way. The service's `TimeoutStopSec=` is longer.
+const LAST_VISITS: Duration = Duration::from_secs(12);
+
+/// Descriptors that are not waiting connections: state file, event queues, the journal, what NSS opens, lookups under way.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// Threads for what waits for the disk or NSS. Few, since each may keep a core busy that lookups need.
+const HELPERS: usize = 4;
 
 /// Why the daemon did not start or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +61,9 @@ pub enum StartError {
     /// Another daemon has the state directory.
     #[error("{0}: another outgoingd runs on this state directory; stop it first (systemctl stop outgoingd)")]
     Running(String),
+    /// Another daemon writes the fallback file.
+    #[error("{0}: another outgoingd writes this fallback file; stop it first, or choose another fallback-file")]
+    FallbackHeld(String),
     /// The state directory cannot be used.
     #[error("cannot use the state directory {}: {source}", path.display())]
     StateDir {
@@ -96,23 +111,25 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     let table = Arc::new(Table::default());
     let policy = Arc::new(RwLock::new(Arc::new(Policy::load(config)?)));
     if let Some(owners) = &config.domains.owners {
-        table.replace_owners(directory::load_owners(owners)?);
+        table.replace_owners(directory::load_owners(owners, &table.owners())?);
     }
+    warn_of_unknown_names(config);
     let _state_lock = lock_state(&config.state_dir)?;
     let store = Arc::new(open_store(config)?);
-    let fallback = fallback_of(config);
-    let (writer_handle, writer) = Writer::new(store.clone(), table.clone(), stats.clone(), fallback, clock.clone())
-        .map_err(|error| unusable(&store, &error))?;
+    // The socket first: until it is ours, another daemon may live here, whose fallback file is not ours to write.
     let Socket { listener, path: socket, own } = socket::obtain(config)?;
     // systemd's is not blocking; nobody but this process accepts on it.
     listener.set_nonblocking(false)?;
+    let fallback = fallback_of(config)?;
+    let (writer_handle, writer) = Writer::new(store.clone(), table.clone(), stats.clone(), fallback, clock.clone())
+        .map_err(|error| unusable(&store, &error))?;
+    let connections = Connections::new(places(config), config.limits.max_connections_per_uid);
 
     // From here on a panic is a defect that must not leave half a daemon: systemd starts a whole one.
     abort_on_panic();
     let (stopper, stop) = stop::pair();
     let (visitors, arrivals) = mpsc::unbounded_channel();
     let answers = Answers { table: table.clone(), stats: stats.clone(), clock: clock.clone() };
-    let connections = Connections::new(config.limits.max_connections, config.limits.max_connections_per_uid);
     let lookups = Lookups { answers: answers.clone(), connections, visitors };
     let writer_runtime = one_thread()?;
     let writer_thread = spawn("writer", move || writer_runtime.block_on(writer.run()))?;
@@ -132,6 +149,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         stats,
         clock,
         started,
+        stop: stop.clone(),
         policy: policy.clone(),
     };
     let mut reloader = Reloader {
@@ -143,13 +161,16 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         writer: writer_handle,
         level,
     };
-    one_thread()?.block_on(async {
+    let runtime = one_thread()?;
+    let outcome = runtime.block_on(async {
+        // Before READY: a signal that comes right behind it must find its handler.
+        let signals = Signals::new()?;
         let visits = session::serve(requests.clone(), answers, arrivals, config.limits.request_deadline(), stop);
         let visits = tokio::spawn(visits);
         info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
         service::ready(&status_line(&requests, &[]));
         tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
-        let attended = attend(&requests, &mut reloader).await;
+        attend(&requests, &mut reloader, signals).await;
         service::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
@@ -162,14 +183,34 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         }
         // The last who could send visitors; the visits end with their channel.
         drop((lookups, listener));
-        visits.await.map_err(io::Error::other)?;
-        attended
-    })?;
-    // The last who could send changes.
+        if time::timeout(LAST_VISITS, visits).await.is_err() {
+            warn!("some visits did not end within {} s", LAST_VISITS.as_secs());
+        }
+        Ok(())
+    });
+    // The last who could send changes. What helper threads still wait for is nobody's any more.
     drop((requests, reloader));
+    runtime.shutdown_background();
     join(writer_thread);
     info!("outgoingd has stopped");
-    Ok(())
+    outcome
+}
+
+/// The signals that mean something here. From when they are made on, they no longer end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// Ends the lookup threads, each behind one more connection: that of somebody else, or one of ours.
@@ -185,24 +226,25 @@ fn stop_lookups(threads: Vec<thread::JoinHandle<()>>, socket: &Path) {
 }
 
 /// Waits for signals and changed files, and keeps the status line, until a signal says stop.
-async fn attend(requests: &Requests, reloader: &mut Reloader) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signals) {
     let mut watch = Watch::new();
     let mut status_ticks = time::interval(STATUS_PERIOD);
     let (mut wrong, mut last_status) = (Vec::new(), String::new());
     loop {
-        watch.follow(iter::once(configuration_file(&reloader.overrides)).chain(reloader.config.sources()));
+        watch.follow(sources(reloader));
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hang_up.recv() => {
                 service::reloading();
                 wrong = reloader.reload().await;
                 service::ready(&status_line(requests, &wrong));
             }
-            () = watch.changed() => wrong = reloader.reload().await,
+            () = watch.changed() => {
+                // A directory may be another one now, and is to be watched before it is read.
+                watch.follow(sources(reloader));
+                wrong = reloader.reload().await;
+            }
             _ = status_ticks.tick() => {}
         }
         let status = status_line(requests, &wrong);
@@ -213,15 +255,17 @@ async fn attend(requests: &Requests, reloader: &mut Reloader) -> io::Result<()> 
     }
 }
 
-/// The configuration file.
-fn configuration_file(overrides: &Overrides) -> &Path {
-    overrides.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH))
+/// The files and directories that a reload reads.
+fn sources(reloader: &Reloader) -> impl Iterator<Item = &Path> {
+    let configuration = reloader.overrides.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
+    iter::once(configuration).chain(reloader.config.sources())
 }
 
 /// What a person wants to see in `systemctl status`.
 fn status_line(requests: &Requests, wrong: &[String]) -> String {
     let (held, suspended, _) = requests.table.count(requests.clock.now());
-    let line = format!("{held} held, {suspended} suspended; {} lookups", requests.stats.lookups());
+    let stale = if requests.stats.fallback_stale.load(Relaxed) { "; the fallback file cannot be written" } else { "" };
+    let line = format!("{held} held, {suspended} suspended; {} lookups{stale}", requests.stats.lookups());
     // A status is one line.
     wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
 }
@@ -249,28 +293,59 @@ fn unusable(store: &Store, error: &StoreError) -> StartError {
     StartError::State { path: store.path().to_path_buf(), message: error.to_string() }
 }
 
-fn fallback_of(config: &Config) -> Option<Fallback> {
+fn fallback_of(config: &Config) -> Result<Option<Fallback>, StartError> {
     let path = &config.fallback_file;
     if path.as_os_str().is_empty() {
         warn!("fallback-file is empty: while outgoingd is down nothing is held or suspended");
-        return None;
+        return Ok(None);
     }
-    if let Some(Err(error)) = path.parent().map(|directory| lock::make_directory(directory, 0o750)) {
-        warn!("cannot make the directory of {}: {error}", path.display());
+    match Fallback::new(path, config.fallback_mode.0) {
+        Ok(fallback) => Ok(Some(fallback)),
+        Err(error @ LockError::Held(_)) => Err(StartError::FallbackHeld(error.to_string())),
+        // Lookups are better than none.
+        Err(error) => {
+            warn!(
+                "there will be no fallback file, so that while outgoingd is down nothing is held or suspended: {error}"
+            );
+            Ok(None)
+        }
     }
-    Some(Fallback::new(path.clone(), config.fallback_mode.0))
+}
+
+fn warn_of_unknown_names(config: &Config) {
+    match Rules::resolve(&config.access) {
+        Ok((_, unknown)) => unknown_names(&unknown).into_iter().for_each(|what| warn!("{what}")),
+        Err(error) => warn!("cannot ask the user database for the names in [access]: {error}"),
+    }
+}
+
+/// How many connections may wait: what the configuration says, or less where the process may not have so many descriptors.
+fn places(config: &Config) -> usize {
+    let wanted = config.limits.max_connections;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Nothing here uses select(2), for whose sake the soft limit is low.
+    let granted = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map_or(current, |()| maximum);
+    let most = granted
+        .and_then(|limit| usize::try_from(limit).ok())
+        .map_or(wanted, |limit| limit.saturating_sub(OTHER_DESCRIPTORS));
+    if most < wanted {
+        warn!("limits.max-connections = {wanted} is more than LimitNOFILE= allows: {most} are in force");
+    }
+    wanted.min(most)
 }
 
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        std::process::abort();
+        if !store::is_rehearsing() {
+            report(info);
+            std::process::abort();
+        }
     }));
 }
 
 fn one_thread() -> io::Result<Runtime> {
-    runtime::Builder::new_current_thread().enable_all().build()
+    runtime::Builder::new_current_thread().enable_all().max_blocking_threads(HELPERS).build()
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {

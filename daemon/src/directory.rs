@@ -2,7 +2,7 @@
 //! the places that the configuration names, and [`Accounts::has`] may ask NSS. Nothing of this is on the way of a lookup,
 //! which sees the owners in the table.
 
-use crate::config;
+use crate::config::{self, Source};
 use crate::name;
 use crate::table::Owners;
 use std::collections::HashSet;
@@ -32,6 +32,14 @@ pub enum DirectoryError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is nothing in it any more.
+    #[error("{} is empty and had {before} domains before; if that is right, restart outgoingd", path.display())]
+    Emptied {
+        /// The file.
+        path: PathBuf,
+        /// How many domains it had.
+        before: usize,
+    },
     /// A line is not what it should be.
     #[error("{}, line {line}: \"{}\" {why}", path.display(), text.escape_debug())]
     Line {
@@ -52,16 +60,15 @@ impl Accounts {
     /// # Errors
     ///
     /// The list cannot be read or a line of it is no account.
-    pub fn load(source: &config::Accounts) -> Result<Accounts, DirectoryError> {
-        match source {
-            config::Accounts::Passwd => Ok(Accounts::Passwd),
-            config::Accounts::Any => Ok(Accounts::Any),
-            config::Accounts::File { path } => {
+    pub fn load(config: &config::Accounts) -> Result<Accounts, DirectoryError> {
+        match (config.source, &config.path) {
+            (Source::Any, _) => Ok(Accounts::Any),
+            (Source::File, Some(path)) => {
                 parse_accounts(&read(path)?, path).map(|accounts| Accounts::Listed(accounts, path.clone()))
             }
-            config::Accounts::Directory { path } => {
-                entries(path).map(|accounts| Accounts::Listed(accounts, path.clone()))
-            }
+            (Source::Directory, Some(path)) => entries(path).map(|accounts| Accounts::Listed(accounts, path.clone())),
+            // A configuration that was validated has a path where it needs one.
+            (Source::Passwd | Source::File | Source::Directory, _) => Ok(Accounts::Passwd),
         }
     }
 
@@ -88,13 +95,18 @@ impl Accounts {
     }
 }
 
-/// Reads the domain-owner map at `path`.
+/// Reads the domain-owner map at `path`, in the place of `present`.
 ///
 /// # Errors
 ///
-/// The map cannot be read or a line of it is not `domain: account`.
-pub fn load_owners(path: &Path) -> Result<Owners, DirectoryError> {
-    parse_owners(&read(path)?, path)
+/// The map cannot be read, a line of it is not `domain: account`, or it has become empty, as a file has that is being
+/// written.
+pub fn load_owners(path: &Path, present: &Owners) -> Result<Owners, DirectoryError> {
+    let owners = parse_owners(&read(path)?, path)?;
+    if owners.is_empty() && !present.is_empty() {
+        return Err(DirectoryError::Emptied { path: path.to_path_buf(), before: present.len() });
+    }
+    Ok(owners)
 }
 
 fn read(path: &Path) -> Result<String, DirectoryError> {
@@ -181,7 +193,9 @@ mod tests {
         for name in ["alice", "Bob", ".cache"] {
             fs::write(directory.path().join(name), "").unwrap();
         }
-        let accounts = Accounts::load(&config::Accounts::Directory { path: directory.path().into() }).unwrap();
+        let accounts =
+            Accounts::load(&config::Accounts { source: Source::Directory, path: Some(directory.path().into()) })
+                .unwrap();
         assert!(accounts.has("alice").unwrap() && accounts.has("bob").unwrap());
         assert!(!accounts.has("carol").unwrap() && !accounts.has(".cache").unwrap());
     }

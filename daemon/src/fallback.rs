@@ -1,158 +1,131 @@
 //! The fallback file: what Exim reads, by `lsearch*@`, when the daemon does not answer.
 //!
 //! One line for each subject with a verdict other than ok, one for each domain of a flagged account, in the form
-//! `bob@example.com: hold`, `*@example.com: suspend`, `*: hold`. `lsearch*@` takes the first of `bob@example.com`,
-//! `*@example.com` and `*` that it finds and looks no further, so each line carries the verdict of everything that covers
-//! its key. While everyone is stopped, `root: ok` says who is not.
+//! `bob@example.com: hold`, `*@example.com: suspend`, `*: hold`, in no order. `lsearch*@` takes the first of
+//! `bob@example.com`, `*@example.com` and `*` that it finds and looks no further, so each line carries the verdict of
+//! everything that covers its key. While everyone is stopped, `root: ok` says who is not. A key with letters outside ASCII
+//! stands there once more as Exim spells it.
 //!
-//! It is replaced by a rename, so a reader sees the old file or the new one. It is not synced before the rename (the
-//! state file is what is durable; at a start this file is written before READY), but right behind it.
+//! It is replaced by a rename, so a reader sees the old file or the new one. It is synced behind the rename and not before,
+//! since the state file is what is durable and the start writes this one again before READY.
 //!
 //! Honest limits: passes are not in it, so a message with a pass waits while the daemon is down. Identities are compared as
 //! Exim has them, without letter case but not in normal form otherwise.
 
 use crate::flag::{Timestamp, Verdict};
-use crate::name::{Identity, Shape, Subject};
-use crate::store::{Store, StoreError};
+use crate::lock::{self, Lock, LockError};
+use crate::name::{self, Shape, Subject};
 use crate::table::Table;
-use rustix::fs::Mode;
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The fallback file's place.
-#[derive(Clone, Debug)]
+/// The fallback file's place, which is this daemon's while the value lives.
+#[derive(Debug)]
 pub struct Fallback {
     path: PathBuf,
+    temporary: PathBuf,
     mode: u32,
+    _lock: Lock,
 }
 
 /// Why the fallback file is not current.
 #[derive(Debug, thiserror::Error)]
-pub enum FallbackError {
-    /// The system would not let it be written.
-    #[error("cannot write the fallback file {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The state could not be read.
-    #[error("cannot read the state for the fallback file: {0}")]
-    Store(#[from] StoreError),
+#[error("cannot write the fallback file {}: {source}", path.display())]
+pub struct FallbackError {
+    path: PathBuf,
+    source: io::Error,
 }
 
 impl Fallback {
-    /// The file at `path`, with these permissions.
-    #[must_use]
-    pub fn new(path: PathBuf, mode: u32) -> Fallback {
-        Fallback { path, mode }
+    /// Takes the file at `path`, which need not be there, and gives it these permissions when it is written.
+    ///
+    /// # Errors
+    ///
+    /// Another daemon writes it, or its directory cannot be used.
+    pub fn new(path: &Path, mode: u32) -> Result<Fallback, LockError> {
+        if let Some(directory) = path.parent() {
+            lock::make_directory(directory, 0o750)
+                .map_err(|error| LockError::Io(directory.display().to_string(), error))?;
+        }
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let lock = lock::take(&beside(".lock"))?;
+        Ok(Fallback { path: path.to_path_buf(), temporary: beside(".new"), mode, _lock: lock })
     }
 
-    /// Puts the present state in the place of the file. `store` names the subjects, `table` their verdicts.
+    /// Puts the present state in the place of the file, and returns the new one, not yet synced.
     ///
     /// # Errors
     ///
     /// [`FallbackError`]; the file is then as it was.
-    pub fn replace(&self, store: &Store, table: &Table, now: Timestamp) -> Result<(), FallbackError> {
-        let temporary = self.path.with_extension("new");
-        let written = self.write(&temporary, store, table, now);
-        match written
-            .and_then(|file| fs::rename(&temporary, &self.path).map(|()| file).map_err(|source| self.error(source)))
-        {
-            Ok(file) => {
-                // Nothing waits for this; if it fails, the next start writes the file again.
-                let _ = file.sync_data();
-                Ok(())
-            }
-            Err(error) => {
-                let _ = fs::remove_file(&temporary);
-                Err(error)
-            }
-        }
+    pub fn replace(&self, table: &Table, now: Timestamp) -> Result<File, FallbackError> {
+        let written = self.write(table, now).and_then(|file| fs::rename(&self.temporary, &self.path).map(|()| file));
+        written.map_err(|source| {
+            let _ = fs::remove_file(&self.temporary);
+            FallbackError { path: self.path.clone(), source }
+        })
     }
 
-    fn write(&self, temporary: &PathBuf, store: &Store, table: &Table, now: Timestamp) -> Result<File, FallbackError> {
-        let io = |source| self.error(source);
-        match fs::remove_file(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+    fn write(&self, table: &Table, now: Timestamp) -> io::Result<File> {
+        match fs::remove_file(&self.temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         // O_EXCL: whatever somebody may have put there, it is not followed and not written to.
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(Mode::RUSR.bits() | Mode::WUSR.bits())
-            .open(temporary)
-            .map_err(io)?;
-        file.set_permissions(Permissions::from_mode(self.mode)).map_err(io)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
+        file.set_permissions(Permissions::from_mode(self.mode))?;
         let mut out = BufWriter::with_capacity(1 << 16, file);
-        let mut lines = Lines { table, now, flagged: HashSet::new(), accounts: HashSet::new(), everyone: false };
-        out.write_all(b"# Written by outgoingd at each change, for Exim to read while outgoingd does not answer.\n")
-            .map_err(io)?;
-        store.for_each_subject(|subject| lines.subject(subject, &mut out).map_err(io))?;
-        lines.rest(&mut out).and_then(|()| out.flush()).map_err(io)?;
-        out.into_inner().map_err(|error| io(error.into_error()))
-    }
-
-    fn error(&self, source: io::Error) -> FallbackError {
-        FallbackError::Io { path: self.path.clone(), source }
+        out.write_all(b"# Written by outgoingd at each change, for Exim to read while outgoingd does not answer.\n")?;
+        render(table, now, &mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }
 
-/// The file's lines as they come to be.
-struct Lines<'a> {
-    table: &'a Table,
-    now: Timestamp,
-    /// Domains that have a line already.
-    flagged: HashSet<String>,
-    /// Accounts whose domains need lines.
-    accounts: HashSet<String>,
-    everyone: bool,
-}
-
-impl Lines<'_> {
-    /// The line of a subject that has a flag.
-    fn subject(&mut self, subject: &str, out: &mut impl Write) -> io::Result<()> {
+/// Writes a line for each key.
+fn render(table: &Table, now: Timestamp, out: &mut impl Write) -> io::Result<()> {
+    let (mut accounts, mut domains, mut everyone) = (HashSet::new(), HashSet::new(), false);
+    table.for_each_subject(|subject| {
+        // What is in the table is in normal form.
         let Ok(subject) = Subject::new(subject) else { return Ok(()) };
-        let verdict = self.table.verdict(&subject.as_identity(), None, self.now);
+        let verdict = table.verdict(&subject.as_identity(), None, now);
         if verdict == Verdict::Ok {
             return Ok(());
         }
         match subject.shape() {
-            Shape::Everyone => self.everyone = true,
-            Shape::Account(account) => drop(self.accounts.insert(account.to_owned())),
-            Shape::Domain(domain) => {
-                self.flagged.insert(domain.to_owned());
-                return line(&format!("*@{domain}"), verdict, out);
-            }
+            Shape::Everyone => everyone = true,
+            Shape::Account(account) => drop(accounts.insert(account.to_owned())),
+            Shape::Domain(domain) => drop(domains.insert(domain.to_owned())),
             Shape::Mailbox(_) => {}
         }
-        line(subject.as_str(), verdict, out)
-    }
-
-    /// The lines that follow from those before: domains of flagged accounts, and root.
-    fn rest(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut domains = Vec::new();
-        if !self.accounts.is_empty() {
-            self.table.for_each_owner(|domain, account| {
-                if self.accounts.contains(account) && !self.flagged.contains(domain) {
-                    domains.push(domain.to_owned());
-                }
-            });
-        }
-        domains.sort_unstable();
-        for domain in domains {
-            let at_domain = format!("@{domain}");
-            if let Ok(identity) = Identity::new(&at_domain) {
-                line(&format!("*@{domain}"), self.table.verdict(&identity, None, self.now), out)?;
+        lines(&subject, verdict, out)
+    })?;
+    if !accounts.is_empty() {
+        for (domain, account) in table.owners().iter() {
+            if accounts.contains(&**account)
+                && !domains.contains(&**domain)
+                && let Ok(subject) = Subject::new(&format!("@{domain}"))
+            {
+                lines(&subject, table.verdict(&subject.as_identity(), None, now), out)?;
             }
         }
-        if self.everyone { line("root", Verdict::Ok, out) } else { Ok(()) }
     }
+    if everyone { line("root", Verdict::Ok, out) } else { Ok(()) }
+}
+
+/// The line of a subject, and another where Exim spells it otherwise.
+fn lines(subject: &Subject, verdict: Verdict, out: &mut impl Write) -> io::Result<()> {
+    let key = match subject.shape() {
+        Shape::Domain(domain) => format!("*@{domain}"),
+        _ => subject.as_str().to_owned(),
+    };
+    line(&key, verdict, out)?;
+    name::as_exim_escapes(&key).map_or(Ok(()), |key| line(&key, verdict, out))
 }
 
 /// A key in an lsearch file ends at white space or a colon unless it is quoted (specification, 9.3 "Single-key lookup

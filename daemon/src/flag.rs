@@ -115,13 +115,14 @@ pub fn decide<'a>(
     hold
 }
 
-/// The notice shown where a flag has none of its own: it names the subject.
+/// The notice shown where a flag has none of its own: it names the subject, in ASCII as all notices.
 #[must_use]
 pub fn default_notice(subject: &str) -> String {
-    match subject {
-        "*" => "Outgoing mail is suspended on this server. Please contact the postmaster.".to_owned(),
-        _ => format!("Outgoing mail of {subject} is suspended. Please contact the postmaster."),
+    if subject == "*" {
+        return "Outgoing mail is suspended on this server. Please contact the postmaster.".to_owned();
     }
+    let subject = subject.replace(|character: char| !character.is_ascii_graphic(), "?");
+    format!("Outgoing mail of {subject} is suspended. Please contact the postmaster.")
 }
 
 /// Takes a reason: one line of printable text, or none if it is empty.

@@ -11,8 +11,8 @@
 //! lookup thread busy for the time of one read and no longer.
 //!
 //! Bounds: a request's length and deadline; connections that wait, in all and for one user; at descriptor exhaustion
-//! accepting pauses and resumes. A peer that is turned away sees its connection closed without a reply, which Exim's
-//! snippets take as "daemon failed" and look into the fallback file.
+//! accepting pauses and resumes. A peer that is turned away is told `error`, as one that is too slow, which Exim's snippets
+//! take as "daemon failed" and look into the fallback file.
 
 use crate::answer::answer;
 use crate::clock::Clock;
@@ -20,9 +20,10 @@ use crate::connections::{Connections, Permit};
 use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::table::Table;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use outgoingd_client::protocol::{frame, text};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -134,10 +135,11 @@ impl Lookups {
 
     /// Counts a connection in, if there is a place for its user, and hands it over.
     fn hand_over(&self, connection: OwnedFd, received: &[u8], accepted: Instant) {
-        let uid = sockopt::socket_peercred(&connection).map(|peer| peer.uid.as_raw());
-        let Some(permit) = uid.ok().and_then(|uid| self.connections.admit(uid)) else {
+        let credentials = getsockopt(&connection, PeerCredentials);
+        let Some(permit) = credentials.ok().and_then(|peer| self.connections.admit(peer.uid())) else {
             self.answers.stats.turned_away.fetch_add(1, Relaxed);
-            debug!(uid = uid.ok(), "too many connections wait: one was closed");
+            debug!(?credentials, "too many connections wait, or the peer is unknown: one was turned away");
+            refuse(&connection);
             return;
         };
         let visitor = Visitor { stream: connection.into(), received: received.to_vec(), accepted, permit };
@@ -155,6 +157,12 @@ impl Answers {
         let _ = rustix::net::send(connection, &answer.reply(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         self.stats.latency.record(accepted.elapsed());
     }
+}
+
+/// Tells a peer of the text protocol that it has no answer, without one that could be taken for a verdict. An administrator
+/// takes it for a connection that was lost.
+pub(crate) fn refuse(connection: &impl AsFd) {
+    let _ = rustix::net::send(connection, text::ERROR.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
 /// Makes a thread that blocks in accept look up, by a connection that says nothing.
@@ -209,7 +217,6 @@ pub(crate) fn judge(received: &[u8], ended: bool) -> Look {
     match text::end_of_request(received) {
         Some(_) => Look::Complete,
         None if received.len() >= BUFFER => Look::Complete,
-        None if ended && received.is_empty() => Look::Gone,
         None if ended => Look::Complete,
         None => Look::Partial,
     }

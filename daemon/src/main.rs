@@ -1,11 +1,13 @@
 //! The daemon's command line and exit statuses (sysexits(3)).
 
 use clap::Parser;
+use outgoingd::authorise::Rules;
 use outgoingd::daemon::{self, StartError};
 use outgoingd::directory;
 use outgoingd::logging;
-use outgoingd::reload::Overrides;
+use outgoingd::reload::{Overrides, unknown_names};
 use outgoingd::requests::Policy;
+use outgoingd::table::Owners;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -61,7 +63,13 @@ fn check(file: &Path) -> Result<(), StartError> {
     let config = Overrides { config: Some(file.to_path_buf()), ..Overrides::default() }.load()?;
     Policy::load(&config)?;
     if let Some(owners) = &config.domains.owners {
-        directory::load_owners(owners)?;
+        directory::load_owners(owners, &Owners::new())?;
+    }
+    // A name that nobody has gives nobody a right; it may be there tomorrow.
+    if let Ok((_, unknown)) = Rules::resolve(&config.access)
+        && let Some(warning) = unknown_names(&unknown)
+    {
+        eprintln!("outgoingd: warning: {warning}");
     }
     println!("{}: ok", file.display());
     Ok(())
@@ -74,7 +82,7 @@ fn exit_status(error: &StartError) -> u8 {
         | StartError::Directory(_)
         | StartError::State { .. }
         | StartError::Socket(SocketError::NoGroup(_) | SocketError::Inherited(_) | SocketError::NoSocket(_)) => 78,
-        StartError::Running(_) | StartError::Socket(SocketError::InUse(_)) => 75,
+        StartError::Running(_) | StartError::FallbackHeld(_) | StartError::Socket(SocketError::InUse(_)) => 75,
         StartError::StateDir { .. } | StartError::OpenState { .. } | StartError::Socket(SocketError::Io { .. }) => 73,
         StartError::System(_) => 71,
     }

@@ -1,9 +1,10 @@
 //! Names that a peer can type: sender identities, subjects, message ids. One validating constructor each.
 //!
 //! Normal form of identities and subjects: trimmed, lower case, no control characters, no inner spaces, 1 to 320 bytes
-//! of UTF-8 (RFC 3696 errata 1690: 64 + 1 + 255), the domain as A-labels (UTS 46, RFC 5890) without a final dot. So a
-//! capital letter, a dot or the Unicode spelling of a domain is no way round a flag. A name that already is in normal
-//! form is borrowed, which on the way of a lookup is the rule.
+//! of UTF-8 (RFC 3696 errata 1690: 64 + 1 + 255), the domain as A-labels (UTS 46, RFC 5890) without a final dot, Exim's
+//! octal escapes of letters outside ASCII undone. So neither a capital letter nor a dot, the Unicode spelling of a domain or
+//! a copy from Exim's log is a way round a flag. A name that already is in normal form is borrowed, which on the way of a
+//! lookup is the rule.
 //!
 //! Honest limits: a local part with letters outside ASCII is folded character by character and is not composed (NFC);
 //! an authenticator that treats two compositions as one sender must compose them itself.
@@ -199,6 +200,19 @@ pub fn domain(raw: &str) -> Result<Cow<'_, str>, NameError> {
 }
 
 fn normal_form(raw: &str) -> Result<Cow<'_, str>, NameError> {
+    let raw = unescape(raw);
+    let name = match raw {
+        Cow::Borrowed(raw) => fold(raw)?,
+        Cow::Owned(raw) => Cow::Owned(fold(&raw)?.into_owned()),
+    };
+    match name.len() {
+        0 => Err(NameError::Empty),
+        1..=MAX_NAME => Ok(name),
+        _ => Err(NameError::TooLong),
+    }
+}
+
+fn fold(raw: &str) -> Result<Cow<'_, str>, NameError> {
     let trimmed = raw.trim();
     // The bytes are counted before anything is made of them, so that a hostile name costs nothing.
     if trimmed.len() > MAX_NAME {
@@ -217,18 +231,47 @@ fn normal_form(raw: &str) -> Result<Cow<'_, str>, NameError> {
     } else {
         Cow::Borrowed(trimmed)
     };
-    let name = match lower.rfind('@') {
+    Ok(match lower.rfind('@') {
         Some(at) => match fold_domain(&lower[at + 1..])? {
             Cow::Borrowed(domain) if at + 1 + domain.len() == lower.len() => lower,
             domain => Cow::Owned(format!("{}{domain}", &lower[..=at])),
         },
         None => lower,
-    };
-    match name.len() {
-        0 => Err(NameError::Empty),
-        1..=MAX_NAME => Ok(name),
-        _ => Err(NameError::TooLong),
+    })
+}
+
+/// What a name was before Exim made it printable. Exim keeps in `$authenticated_id`, and writes into its logs, each byte
+/// outside printable ASCII as `\` and three octal digits, so that a login in UTF-8 would be another name than the one its
+/// flag is set on. What comes to no UTF-8 (a login in Latin-1) stays as Exim wrote it, and so do control characters.
+fn unescape(identity: &str) -> Cow<'_, str> {
+    if !identity.contains('\\') {
+        return Cow::Borrowed(identity);
     }
+    let mut bytes = Vec::with_capacity(identity.len());
+    let mut rest = identity.as_bytes();
+    while let [first, behind @ ..] = rest {
+        if let [b'\\', a @ b'2'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', behind @ ..] = rest {
+            bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+            rest = behind;
+        } else {
+            bytes.push(*first);
+            rest = behind;
+        }
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(identity), Cow::Owned)
+}
+
+/// `name` as Exim has it in `$authenticated_id`, the inverse of what the normal form undoes: bytes outside ASCII as octal
+/// escapes, the domain in Unicode if that is where they are. None where that is the name itself.
+#[must_use]
+pub fn as_exim_escapes(name: &str) -> Option<String> {
+    let spelled = match name.rsplit_once('@') {
+        Some((local, domain)) => format!("{local}@{}", idna::domain_to_unicode(domain).0),
+        None => name.to_owned(),
+    };
+    let escape = |byte: u8| if byte.is_ascii() { char::from(byte).to_string() } else { format!("\\{byte:03o}") };
+    let escaped: String = spelled.bytes().map(escape).collect();
+    (escaped != name).then_some(escaped)
 }
 
 /// The A-label form of a domain in lower case, without final dots.
@@ -313,6 +356,17 @@ mod tests {
             assert!(MessageId::new(raw).is_err(), "{raw}");
         }
         assert_ne!(MessageId::new("1rABCD-000abc-XY"), MessageId::new("1rabcd-000abc-xy"));
+    }
+
+    #[test]
+    fn a_login_in_utf_8_is_known_behind_exims_escapes() {
+        assert_eq!(unescape(r"b\303\274cher"), "bücher");
+        assert_eq!(unescape(r"a\n\\\07\377\001"), r"a\n\\\07\377\001");
+        assert_eq!(unescape(r"\303"), r"\303");
+        assert_eq!(unescape("plain"), "plain");
+        assert_eq!(identity(r"b\303\274cher@b\303\234cher.example").unwrap(), "bücher@xn--bcher-kva.example");
+        assert_eq!(as_exim_escapes("bücher@xn--bcher-kva.example").unwrap(), r"b\303\274cher@b\303\274cher.example");
+        assert_eq!(as_exim_escapes("bob@example.com"), None);
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use crate::logging::Level;
 use crate::requests::Policy;
 use crate::table::{Owners, Table};
 use crate::writer;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use tracing::{info, warn};
 
@@ -58,14 +58,19 @@ impl Overrides {
         if let Some(state_dir) = &self.state_dir {
             config.state_dir.clone_from(state_dir);
         }
-        config.validate().map_err(|(key, value, expected)| ConfigError::Value {
-            path: PathBuf::from("of the command line"),
-            key,
-            value,
-            expected: expected.to_owned(),
-        })?;
+        config.validate(Path::new("of the command line"))?;
         Ok(config)
     }
+}
+
+/// What was read, with what is wrong with it.
+#[derive(Debug)]
+struct Loaded {
+    config: Config,
+    policy: Policy,
+    /// None: as they were.
+    owners: Option<Owners>,
+    wrong: Vec<String>,
 }
 
 impl Policy {
@@ -88,40 +93,64 @@ impl Policy {
     }
 }
 
-impl Reloader {
-    /// Reads everything again. Says what is wrong and was left as it was; nothing if all is well. Waits for the disk.
-    pub async fn reload(&mut self) -> Vec<String> {
+impl Loaded {
+    /// Reads everything; what cannot be read stays as it is in `config`, `accounts` and `owners`. Waits for disk and NSS.
+    fn load(overrides: &Overrides, config: Config, accounts: Arc<Accounts>, owners: &Owners) -> Loaded {
         let mut wrong = Vec::new();
-        match self.overrides.load() {
-            Ok(config) => self.config = config,
-            Err(error) => wrong.push(error.to_string()),
+        let config = overrides.load().unwrap_or_else(|error| {
+            wrong.push(error.to_string());
+            config
+        });
+        match Rules::resolve(&config.access) {
+            Ok((_, unknown)) => wrong.extend(unknown_names(&unknown)),
+            Err(error) => wrong.push(format!("cannot ask the user database for the names in [access]: {error}")),
         }
-        let (_, unknown) = Rules::resolve(&self.config.access);
-        if !unknown.is_empty() {
-            wrong.push(format!("[access] names whom this system does not know: {}", unknown.join(", ")));
-        }
+        let accounts = Accounts::load(&config.accounts).map_or_else(
+            |error| {
+                wrong.push(error.to_string());
+                accounts
+            },
+            Arc::new,
+        );
+        let owners = match config.domains.owners.as_deref().map(|path| directory::load_owners(path, owners)) {
+            None => Some(Owners::new()),
+            Some(Ok(owners)) => Some(owners),
+            Some(Err(error)) => {
+                wrong.push(error.to_string());
+                None
+            }
+        };
+        Loaded { policy: Policy::new(&config, accounts), config, owners, wrong }
+    }
+}
+
+/// What to say of names in `[access]` that nobody has.
+#[must_use]
+pub fn unknown_names(unknown: &[String]) -> Option<String> {
+    (!unknown.is_empty()).then(|| format!("[access] names whom this system does not know: {}", unknown.join(", ")))
+}
+
+impl Reloader {
+    /// Reads everything again. Says what is wrong and was left as it was; nothing if all is well.
+    pub async fn reload(&mut self) -> Vec<String> {
+        let (overrides, config, owners) = (self.overrides.clone(), self.config.clone(), self.table.owners());
+        let accounts = self.policy.read().unwrap_or_else(PoisonError::into_inner).accounts.clone();
+        let loading = tokio::task::spawn_blocking(move || Loaded::load(&overrides, config, accounts, &owners));
+        let Loaded { config, policy, owners, mut wrong } = match loading.await {
+            Ok(loaded) => loaded,
+            Err(error) => return vec![format!("cannot read the configuration again: {error}")],
+        };
+        self.config = config;
         let later = self.started_with.needs_restart(&self.config);
         if !later.is_empty() {
             wrong.push(format!("restart outgoingd to bring into force: {}", later.join(", ")));
         }
         self.level.set(self.config.log_level);
-        let accounts = match Accounts::load(&self.config.accounts) {
-            Ok(accounts) => Arc::new(accounts),
-            Err(error) => {
-                wrong.push(error.to_string());
-                self.policy.read().unwrap_or_else(PoisonError::into_inner).accounts.clone()
-            }
-        };
-        let owners = self.config.domains.owners.as_deref().map_or_else(|| Ok(Owners::new()), directory::load_owners);
-        match owners {
-            Ok(owners) => {
-                self.table.replace_owners(owners);
-                self.writer.refresh().await;
-            }
-            Err(error) => wrong.push(error.to_string()),
+        if let Some(owners) = owners {
+            self.table.replace_owners(owners);
+            self.writer.refresh().await;
         }
-        let policy = Arc::new(Policy::new(&self.config, accounts));
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         match wrong.as_slice() {
             [] => info!("configuration and lists read again"),
             wrong => wrong.iter().for_each(|what| warn!("left as it was: {what}")),

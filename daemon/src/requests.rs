@@ -1,7 +1,7 @@
 //! What administrators ask for, carried out: names into normal form, existence seen to, changes to the writer, pages from
 //! the store. Every refusal names the subject, the reason and what to do next.
 
-use crate::authorise::Peer;
+use crate::authorise::{self, Peer, Right, Rules};
 use crate::change::{Action, Change, Effect, Origin, Terms};
 use crate::clock::Clock;
 use crate::config::Access;
@@ -9,24 +9,37 @@ use crate::directory::Accounts;
 use crate::flag::{self, Kind, MAX_UNTIL, Timestamp};
 use crate::name::{Identity, MessageId, Shape, Subject};
 use crate::stats::Stats;
+use crate::stop::Stop;
 use crate::store::Store;
 use crate::table::Table;
 use crate::wire;
-use crate::writer::{self, WriteError, Written};
+use crate::writer::{self, Outcome, WriteError};
+use nix::errno::Errno;
+use nix::sys::socket::UnixCredentials;
 use outgoingd_client::protocol::message::{
     Call, Cause, Changed, Flag as WireFlag, Imported, Kind as WireKind, Refusal, Reply, Request, Stats as WireStats,
     Status,
 };
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::time;
 
 /// A page of a reply ends when it has about this many bytes, well below the bound of a frame.
 const PAGE: usize = 512 << 10;
 
 /// Bytes of a flag or log entry beside its texts, at most.
 const ROW: usize = 64;
+
+/// Flags in one import; a client sends more in parts. So a reply with a refusal for each stays within a frame.
+const MAX_IMPORT: usize = 1000;
+
+/// Characters of what a peer typed that go into an answer.
+const SHOWN: usize = 100;
+
+/// Longest wait for the disk or for NSS.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything that requests work on.
 #[derive(Clone, Debug)]
@@ -43,6 +56,8 @@ pub struct Requests {
     pub clock: Clock,
     /// When the daemon started.
     pub started: Timestamp,
+    /// Ends walks through long tables.
+    pub stop: Stop,
     /// What the configuration says, replaced as a whole when it changes.
     pub policy: Arc<RwLock<Arc<Policy>>>,
 }
@@ -67,20 +82,42 @@ impl Requests {
         self.policy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Who is there, and what it may do. Names and groups are looked up for each request: somebody who was taken out of a
+    /// group loses the right at once.
+    ///
+    /// # Errors
+    ///
+    /// The user database fails or does not answer.
+    pub async fn identify(&self, credentials: &UnixCredentials) -> Result<(Peer, Right), Refusal> {
+        let (uid, gid, pid) = (credentials.uid(), credentials.gid(), credentials.pid().unsigned_abs());
+        let identified = self.blocking(move |this| {
+            let failed = |error: Errno| Refusal {
+                cause: Cause::Storage,
+                message: format!("cannot ask the user database who uid {uid} is: {error}; try again"),
+            };
+            let peer = Peer::identify(uid, gid, pid).map_err(failed)?;
+            let (rules, _unknown) = Rules::resolve(&this.policy().access).map_err(failed)?;
+            let right = authorise::right(&peer, &rules);
+            Ok((peer, right))
+        });
+        match identified.await {
+            // root is root, whatever the user database says or does not.
+            Err(_) if uid == 0 => Ok((Peer { uid, pid, name: "root".to_owned(), groups: [gid].into() }, Right::Change)),
+            identified => identified,
+        }
+    }
+
     /// Carries out a request whose peer has the right to it.
     pub async fn handle(&self, peer: &Peer, call: Call) -> Reply {
-        let origin = match origin(peer, call.on_behalf_of) {
-            Ok(origin) => origin,
-            Err(refusal) => return Reply::Refused(refusal),
-        };
+        let origin = || origin(peer, call.on_behalf_of.as_deref());
         let reply = match call.request {
             Request::Set { kind, subject, until, reason, notice } => {
                 let flag = WireFlag { subject, kind, since: None, until, by: None, reason, notice };
-                self.set(origin, flag).await.map(Reply::Changed)
+                self.set(origin(), flag).await.map(Reply::Changed)
             }
-            Request::Clear { kind, subject } => self.clear(origin, kind.into(), &subject).await.map(Reply::Changed),
-            Request::Pass { message_id } => self.pass(origin, &message_id).await.map(Reply::Changed),
-            Request::Import { flags } => self.import(origin, flags).await.map(Reply::Imported),
+            Request::Clear { kind, subject } => self.clear(origin(), kind.into(), &subject).await.map(Reply::Changed),
+            Request::Pass { message_id } => self.pass(origin(), &message_id).await.map(Reply::Changed),
+            Request::Import { flags } => self.import(origin(), flags).await.map(Reply::Imported),
             Request::Status { subject } => self.blocking(move |this| this.status(&subject)).await.map(Reply::Status),
             Request::List { kind, after } => self.blocking(move |this| this.list(kind, after.as_ref())).await,
             Request::Log { subject, before, limit } => {
@@ -91,16 +128,17 @@ impl Requests {
         reply.unwrap_or_else(Reply::Refused)
     }
 
-    async fn set(&self, origin: Origin, flag: WireFlag) -> Result<Changed, Refusal> {
+    async fn set(&self, origin: Result<Origin, Refusal>, flag: WireFlag) -> Result<Changed, Refusal> {
         self.mail_sends()?;
+        let origin = origin?;
         let change = self.blocking(move |this| this.change_of(&origin, flag)).await?;
         let name = change.action.subject().to_owned();
         self.write_one(change, name).await
     }
 
-    async fn clear(&self, origin: Origin, kind: Kind, raw: &str) -> Result<Changed, Refusal> {
+    async fn clear(&self, origin: Result<Origin, Refusal>, kind: Kind, raw: &str) -> Result<Changed, Refusal> {
         self.mail_sends()?;
-        let subject = subject(raw)?;
+        let (origin, subject) = (origin?, subject(raw)?);
         let name = subject.as_str().to_owned();
         // What has a flag can be let go, whether it still exists or not; what has none must exist, or it is mistyped.
         if self.table.ends_of(&name).is_clear() {
@@ -117,26 +155,41 @@ impl Requests {
         Ok(changed)
     }
 
-    async fn pass(&self, origin: Origin, raw: &str) -> Result<Changed, Refusal> {
+    async fn pass(&self, origin: Result<Origin, Refusal>, raw: &str) -> Result<Changed, Refusal> {
         let message = MessageId::new(raw.trim()).map_err(|error| invalid(raw, &error))?.into_owned();
         let name = message.as_str().to_owned();
-        self.write_one(Change { origin, action: Action::Pass { message } }, name).await
+        self.write_one(Change { origin: origin?, action: Action::Pass { message } }, name).await
     }
 
     /// Sets those of `flags` that can be set, in one transaction.
-    async fn import(&self, origin: Origin, flags: Vec<WireFlag>) -> Result<Imported, Refusal> {
+    async fn import(&self, origin: Result<Origin, Refusal>, flags: Vec<WireFlag>) -> Result<Imported, Refusal> {
         self.mail_sends()?;
+        let origin = origin?;
+        if flags.len() > MAX_IMPORT {
+            let message = format!("nothing was imported: {} flags at once; send at most {MAX_IMPORT}", flags.len());
+            return Err(Refusal { cause: Cause::Invalid, message });
+        }
+        // What has ended since it was exported is as it should be.
+        let (all, now) = (flags.len(), self.clock.now().0);
+        let flags: Vec<(u32, WireFlag)> =
+            (0..).zip(flags).filter(|(_, flag)| flag.until.is_none_or(|until| now < until)).collect();
+        let ended = u32::try_from(all - flags.len()).unwrap_or(u32::MAX);
         let outcomes = self
-            .blocking(move |this| Ok(flags.into_iter().map(|flag| this.change_of(&origin, flag)).collect::<Vec<_>>()))
+            .blocking(move |this| {
+                Ok(flags
+                    .into_iter()
+                    .map(|(position, flag)| (position, this.change_of(&origin, flag)))
+                    .collect::<Vec<_>>())
+            })
             .await?;
-        let (mut changes, mut imported) = (Vec::new(), Imported::default());
-        for (position, outcome) in (0..).zip(outcomes) {
+        let (mut changes, mut imported) = (Vec::new(), Imported { unchanged: ended, ..Imported::default() });
+        for (position, outcome) in outcomes {
             match outcome {
                 Ok(change) => changes.push(change),
                 Err(refusal) => imported.refused.push((position, refusal)),
             }
         }
-        let Written { effects, warning } = self.write(changes).await?;
+        let Outcome { effects, warning } = self.write(changes).await?;
         for effect in effects {
             match effect {
                 Effect::Unchanged => imported.unchanged += 1,
@@ -222,14 +275,16 @@ impl Requests {
     }
 
     async fn write_one(&self, change: Change, subject: String) -> Result<Changed, Refusal> {
-        let Written { effects, warning } = self.write(vec![change]).await?;
+        let Outcome { effects, warning } = self.write(vec![change]).await?;
         Ok(Changed { subject, changed: effects != [Effect::Unchanged], warning })
     }
 
-    async fn write(&self, changes: Vec<Change>) -> Result<Written, Refusal> {
+    async fn write(&self, changes: Vec<Change>) -> Result<Outcome, Refusal> {
         self.writer.submit(changes).await.map_err(|error| {
             let cause = if matches!(error, WriteError::Stopping) { Cause::Stopping } else { Cause::Storage };
-            Refusal { cause, message: format!("nothing was changed: {error}; try again when that is mended") }
+            let message =
+                format!("{error}; nothing was acknowledged: mend that, look with `outgoingctl status`, and repeat it");
+            Refusal { cause, message }
         })
     }
 
@@ -269,6 +324,9 @@ impl Requests {
         let (mut flags, mut size, mut more) = (Vec::new(), 0, false);
         let after = after.map(|(subject, kind)| (subject.as_str(), Kind::from(*kind)));
         let walked = self.store.flags_after(after, |(subject, kind, flag)| {
+            if !self.goes_on() {
+                return false;
+            }
             if !flag.in_force(now) || wanted.is_some_and(|wanted| wanted != kind.into()) {
                 return true;
             }
@@ -294,6 +352,9 @@ impl Requests {
         let about = about.transpose()?;
         let (mut entries, mut size, mut older) = (Vec::new(), 0, None);
         let walked = self.store.log_before(before, |sequence, entry| {
+            if !self.goes_on() {
+                return false;
+            }
             if about.as_ref().is_some_and(|about| *about != entry.subject) {
                 return true;
             }
@@ -350,8 +411,21 @@ impl Requests {
         work: impl FnOnce(&Requests) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let this = self.clone();
-        let outcome = tokio::task::spawn_blocking(move || work(&this)).await;
-        outcome.unwrap_or_else(|error| Err(unreadable(&io::Error::other(error))))
+        let outcome = time::timeout(PATIENCE, tokio::task::spawn_blocking(move || work(&this))).await;
+        match outcome {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(unreadable(&error)),
+            Err(_) => {
+                let seconds = PATIENCE.as_secs();
+                let message = format!("the disk or the user database did not answer within {seconds} s; try again");
+                Err(Refusal { cause: Cause::Storage, message })
+            }
+        }
+    }
+
+    /// Whether a walk through a long table should go on.
+    fn goes_on(&self) -> bool {
+        !self.stop.is_said()
     }
 }
 
@@ -367,13 +441,13 @@ impl Action {
     }
 }
 
-fn origin(peer: &Peer, on_behalf_of: Option<String>) -> Result<Origin, Refusal> {
-    let on_behalf_of = match on_behalf_of {
-        Some(whom) => flag::reason(&whom).map_err(|error| Refusal {
-            cause: Cause::Invalid,
-            message: format!("nothing was changed: the name on whose behalf {error}; write one short line"),
-        })?,
-        None => None,
+fn origin(peer: &Peer, on_behalf_of: Option<&str>) -> Result<Origin, Refusal> {
+    let on_behalf_of = match on_behalf_of.map(flag::reason).transpose() {
+        Ok(whom) => whom.flatten(),
+        Err(error) => {
+            let message = format!("nothing was changed: the name on whose behalf {error}; write one short line");
+            return Err(Refusal { cause: Cause::Invalid, message });
+        }
     };
     Ok(Origin { by: peer.name.clone(), uid: peer.uid, pid: peer.pid, on_behalf_of })
 }
@@ -384,8 +458,8 @@ fn subject(raw: &str) -> Result<Subject, Refusal> {
 
 fn invalid(raw: &str, error: &crate::name::NameError) -> Refusal {
     // What was typed may be anything: escaped, and not all of it.
-    let shown: String = raw.chars().take(80).collect();
-    Refusal { cause: Cause::Invalid, message: format!("\"{}\" {error}", shown.escape_debug()) }
+    let shown: String = raw.escape_debug().take(SHOWN).collect();
+    Refusal { cause: Cause::Invalid, message: format!("\"{shown}\" {error}") }
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Refusal {

@@ -4,15 +4,16 @@
 //! may wait for the disk or for NSS waits on yet another thread. A peer without any right is told so once and
 //! disconnected.
 
-use crate::authorise::{self, Peer, Right, Rules};
+use crate::authorise::{self, Peer, Right};
 use crate::lookup::{Answers, Visitor};
 use crate::requests::Requests;
 use crate::slow;
 use crate::stop::Stop;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use outgoingd_client::protocol::message::{Call, Cause, Refusal, Reply};
-use rustix::net::sockopt;
+
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -37,8 +38,6 @@ enum SessionError {
     Frame(#[from] FrameError),
     #[error("{0}")]
     Codec(#[from] codec::CodecError),
-    #[error("a helper thread failed: {0}")]
-    Helper(#[from] tokio::task::JoinError),
 }
 
 /// Serves visitors, slow peers and administrators alike, until nobody can send any more; `stop` ends sessions between two
@@ -71,10 +70,8 @@ async fn session(
     mut stop: Stop,
 ) -> Result<(), SessionError> {
     let Visitor { stream, mut received, permit: _permit, accepted: _ } = visitor;
-    let credentials = sockopt::socket_peercred(&stream).map_err(io::Error::from)?;
+    let credentials = getsockopt(&stream, PeerCredentials).map_err(io::Error::from)?;
     let mut stream = UnixStream::from_std(stream)?;
-    let (uid, gid, pid) = (credentials.uid.as_raw(), credentials.gid.as_raw(), credentials.pid.as_raw_pid());
-    let peer = tokio::task::spawn_blocking(move || Peer::identify(uid, gid, pid.cast_unsigned())).await?;
     loop {
         let first = tokio::select! {
             biased;
@@ -84,32 +81,53 @@ async fn session(
         if first == First::End {
             return Ok(());
         }
-        let (header, payload) = time::timeout(deadline, read_frame(&mut stream, &mut received)).await??;
+        let header = time::timeout(deadline, read_header(&mut stream, &mut received)).await??;
         if header.version != frame::VERSION {
-            let words = format!(
-                "outgoingd speaks version {} of its protocol, this client version {}; use the outgoingctl of the same release",
-                frame::VERSION,
-                header.version
-            );
-            let refusal = frame::seal_as(frame::PLAIN_REFUSAL, words.as_bytes())?;
+            let refusal = frame::seal_as(frame::PLAIN_REFUSAL, wrong_version(header.version).as_bytes())?;
             return Ok(time::timeout(deadline, stream.write_all(&refusal)).await??);
         }
-        let right = right_of(requests, &peer).await?;
+        // Who may do nothing here is told so before anything is kept of what it sends.
+        let (peer, right) = match requests.identify(&credentials).await {
+            Ok((peer, right @ (Right::Look | Right::Change))) => (peer, right),
+            Ok((peer, Right::Nothing)) => {
+                return send(requests, &mut stream, deadline, Reply::Refused(not_permitted(&peer, Right::Nothing)))
+                    .await;
+            }
+            Err(refusal) => return send(requests, &mut stream, deadline, Reply::Refused(refusal)).await,
+        };
+        let payload =
+            time::timeout(deadline, read_payload(&mut stream, &mut received, header.length as usize)).await??;
         let reply = match codec::decode::<Call>(&payload) {
             Ok(call) if right >= authorise::needed(&call.request) => requests.handle(&peer, call).await,
             Ok(_) => Reply::Refused(not_permitted(&peer, right)),
             Err(error) => Reply::Refused(Refusal { cause: Cause::Invalid, message: error.to_string() }),
         };
-        if let Reply::Refused(refusal) = &reply {
-            requests.stats.refused.fetch_add(1, Relaxed);
-            debug!(uid = peer.uid, cause = ?refusal.cause, "refused: {}", refusal.message);
-        }
-        let frame = frame::seal(&codec::encode(&reply)?)?;
-        time::timeout(deadline, stream.write_all(&frame)).await??;
-        if right == Right::Nothing {
+        send(requests, &mut stream, deadline, reply).await?;
+        if stop.is_said() {
             return Ok(());
         }
     }
+}
+
+async fn send(
+    requests: &Requests,
+    stream: &mut UnixStream,
+    deadline: Duration,
+    reply: Reply,
+) -> Result<(), SessionError> {
+    if let Reply::Refused(refusal) = &reply {
+        requests.stats.refused.fetch_add(1, Relaxed);
+        debug!(cause = ?refusal.cause, "refused: {}", refusal.message);
+    }
+    let frame = frame::seal(&codec::encode(&reply)?)?;
+    Ok(time::timeout(deadline, stream.write_all(&frame)).await??)
+}
+
+fn wrong_version(theirs: u16) -> String {
+    let ours = frame::VERSION;
+    format!(
+        "outgoingd speaks version {ours} of its protocol, this client version {theirs}; use the outgoingctl of the same release"
+    )
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,17 +142,21 @@ async fn first_bytes(stream: &mut UnixStream, received: &mut Vec<u8>) -> io::Res
     Ok(if came { First::Some } else { First::End })
 }
 
-/// Reads one frame; `received` holds what was read already, and takes what belongs to the next frame.
-async fn read_frame(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<(Header, Vec<u8>), SessionError> {
+/// Reads a header; `received` holds what was read already, and keeps what comes behind.
+async fn read_header(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<Header, SessionError> {
     fill(stream, received, HEADER_LEN).await?;
+    let behind = received.split_off(HEADER_LEN);
     let mut header = [0; HEADER_LEN];
-    header.copy_from_slice(&received[..HEADER_LEN]);
-    let header = Header::decode(&header)?;
-    let end = HEADER_LEN + header.length as usize;
-    fill(stream, received, end).await?;
-    let payload = received[HEADER_LEN..end].to_vec();
-    received.drain(..end);
-    Ok((header, payload))
+    header.copy_from_slice(received);
+    *received = behind;
+    Ok(Header::decode(&header)?)
+}
+
+/// Reads a payload of that length; `received` keeps what belongs to the next frame.
+async fn read_payload(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) -> Result<Vec<u8>, SessionError> {
+    fill(stream, received, length).await?;
+    let behind = received.split_off(length);
+    Ok(std::mem::replace(received, behind))
 }
 
 async fn fill(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) -> Result<(), SessionError> {
@@ -144,16 +166,6 @@ async fn fill(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) ->
         }
     }
     Ok(())
-}
-
-/// Names and groups are looked up for each request: somebody who was taken out of a group loses the right at once.
-async fn right_of(requests: &Requests, peer: &Peer) -> Result<Right, SessionError> {
-    if peer.uid == 0 {
-        return Ok(Right::Change);
-    }
-    let access = requests.policy().access.clone();
-    let (rules, _unknown) = tokio::task::spawn_blocking(move || Rules::resolve(&access)).await?;
-    Ok(authorise::right(peer, &rules))
 }
 
 fn not_permitted(peer: &Peer, right: Right) -> Refusal {

@@ -1,7 +1,7 @@
 //! Counters and the latency histogram. Written by whoever counts, read by whoever asks; all relaxed atomics, so that
 //! counting costs a lookup a few nanoseconds and waits for nobody.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Buckets for each power of two of nanoseconds.
@@ -37,6 +37,8 @@ pub struct Stats {
     pub fallback_writes: AtomicU64,
     /// Times it could not be written.
     pub fallback_failures: AtomicU64,
+    /// The fallback file could not be written the last time.
+    pub fallback_stale: AtomicBool,
     /// Lookups from accept to reply.
     pub latency: Histogram,
 }

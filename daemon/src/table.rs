@@ -12,7 +12,7 @@ use crate::flag::{self, Ends, Flag, Kind, Timestamp, Verdict};
 use crate::name::{Identity, MessageId, Subject};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Into how many tables the flags are spread.
 const SHARDS: usize = 256;
@@ -30,7 +30,7 @@ pub struct Table {
     /// Notices of suspended subjects that have one of their own.
     notices: RwLock<HashMap<Box<str>, Box<str>>>,
     passes: RwLock<HashSet<Box<str>>>,
-    owners: RwLock<Owners>,
+    owners: RwLock<Arc<Owners>>,
 }
 
 impl Default for Table {
@@ -87,15 +87,26 @@ impl Table {
         read(&self.owners).get(domain).map(ToString::to_string)
     }
 
-    /// Hands each domain with its owner to `each`.
-    pub fn for_each_owner(&self, mut each: impl FnMut(&str, &str)) {
-        read(&self.owners).iter().for_each(|(domain, account)| each(domain, account));
+    /// The domain-owner map as it is now.
+    #[must_use]
+    pub fn owners(&self) -> Arc<Owners> {
+        read(&self.owners).clone()
     }
 
     /// Puts another domain-owner map in the place of the present one.
     pub fn replace_owners(&self, owners: Owners) {
         // What was there is dropped behind this line, when nobody waits for the lock any more.
-        let _old = std::mem::replace(&mut *write(&self.owners), owners);
+        let _old = std::mem::replace(&mut *write(&self.owners), Arc::new(owners));
+    }
+
+    /// Hands every subject with a flag to `each`, in no order. Holds a lock for a fraction of them at a time, which only the
+    /// writer would wait for.
+    ///
+    /// # Errors
+    ///
+    /// What `each` returns.
+    pub fn for_each_subject<E>(&self, mut each: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+        self.flags.iter().try_for_each(|shard| read(shard).keys().try_for_each(|subject| each(subject)))
     }
 
     /// The ends of the flags on `subject`.
@@ -143,11 +154,13 @@ impl Table {
                 fresh[self.shard_number(&subject)].insert(subject, ends);
             }
         }
-        for (shard, flags) in self.flags.iter().zip(fresh) {
-            *write(shard) = flags;
-        }
-        *write(&self.notices) = other.notices.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *write(&self.passes) = other.passes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let into_inner = |lock: RwLock<_>| lock.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let passes = other.passes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // What was there is dropped when nobody waits for its lock any more.
+        let old = self.flags.iter().zip(fresh).map(|(shard, flags)| std::mem::replace(&mut *write(shard), flags));
+        let _old_flags: Vec<Flags> = old.collect();
+        let _old_notices = std::mem::replace(&mut *write(&self.notices), into_inner(other.notices));
+        let _old_passes = std::mem::replace(&mut *write(&self.passes), passes);
     }
 
     /// How many subjects are held, how many are suspended, and how many passes there are. Walks all flags.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// How long nothing must have happened before a change is told.
 const QUIET: Duration = Duration::from_millis(200);
@@ -27,6 +27,8 @@ pub struct Watch {
     /// What is waited for; shared with the watcher's thread.
     sources: Arc<Mutex<HashSet<PathBuf>>>,
     directories: HashSet<PathBuf>,
+    /// Those that cannot be watched, as was said already.
+    unwatched: HashSet<PathBuf>,
     changes: mpsc::Receiver<()>,
 }
 
@@ -45,29 +47,32 @@ impl Watch {
             }
         });
         let watcher = watcher.map_err(|error| warn!("cannot watch files, so only SIGHUP reloads: {error}")).ok();
-        Watch { watcher, sources, directories: HashSet::new(), changes }
+        Watch { watcher, sources, directories: HashSet::new(), unwatched: HashSet::new(), changes }
     }
 
-    /// Watches these files and directories, and no others any more.
+    /// Watches these files and directories, and no others any more. To be called again when something has happened: a
+    /// directory that was replaced is another one under the old name.
     pub fn follow<'a>(&mut self, sources: impl Iterator<Item = &'a Path>) {
         let sources: HashSet<PathBuf> = sources.map(Path::to_path_buf).collect();
-        let mut directories: HashSet<PathBuf> =
-            sources.iter().filter_map(|path| path.parent()).map(Path::to_path_buf).collect();
-        directories.extend(sources.iter().filter(|path| path.is_dir()).cloned());
+        let parents = sources.iter().filter_map(|path| path.parent()).map(Path::to_path_buf);
+        let directories: HashSet<PathBuf> =
+            parents.chain(sources.iter().filter(|path| path.is_dir()).cloned()).collect();
         *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = sources;
         let Some(watcher) = &mut self.watcher else { return };
         for gone in self.directories.difference(&directories) {
             let _ = watcher.unwatch(gone);
         }
-        let mut followed = HashSet::new();
-        for directory in directories {
-            let known = self.directories.contains(&directory);
-            match if known { Ok(()) } else { watcher.watch(&directory, RecursiveMode::NonRecursive) } {
-                Ok(()) => drop(followed.insert(directory)),
-                Err(error) => warn!("cannot watch {}: {error}", directory.display()),
+        let mut unwatched = HashSet::new();
+        for directory in &directories {
+            if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                if !self.unwatched.contains(directory) {
+                    info!("cannot watch {}: {error}", directory.display());
+                }
+                unwatched.insert(directory.clone());
             }
         }
-        self.directories = followed;
+        self.directories = directories;
+        self.unwatched = unwatched;
     }
 
     /// Returns when something that is watched has changed and quiet has come back.

@@ -2,7 +2,9 @@
 //!
 //! A change is written to the state file and synced, then made visible in the table, then in the fallback file, then
 //! acknowledged, in this order. Changes that wait are committed together: one transaction, one sync, one fallback file.
-//! The writer also ends what has reached its end: flags, and passes older than [`PASS_LIFETIME`].
+//! Only where the fallback file is so large that writing it takes long (hundreds of thousands of flags), it follows behind a
+//! row of changes instead of each ([`UNHURRIED`]). The writer also ends what has reached its end: flags, and passes older
+//! than [`PASS_LIFETIME`].
 //!
 //! It runs on a thread of its own, since a commit waits for the disk. When a commit fails, nothing of it is acknowledged
 //! and the state file is opened again; the table then takes over whichever whole state is on disk. Lookups go on
@@ -17,9 +19,10 @@ use crate::stats::Stats;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tracing::{error, info, warn};
@@ -33,6 +36,9 @@ const GROUP: usize = 10_000;
 /// How long a pass is kept. A message that was let through is gone or bounced long before.
 const PASS_LIFETIME: u64 = 30 * 24 * 3600;
 
+/// A fallback file that takes longer than this to write is written once for all changes of a while ten times as long.
+const UNHURRIED: Duration = Duration::from_millis(50);
+
 /// Longest sleep between looks at the clock, which may be set while the writer sleeps.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
@@ -44,7 +50,7 @@ pub struct Handle {
 
 /// What the writer did with a list of changes.
 #[derive(Debug)]
-pub struct Written {
+pub struct Outcome {
     /// What each change did.
     pub effects: Vec<Effect>,
     /// What went wrong beside the changes, which stand.
@@ -70,7 +76,7 @@ pub enum WriteError {
 #[derive(Debug)]
 enum Job {
     /// Make these changes.
-    Change(Vec<Change>, oneshot::Sender<Result<Written, WriteError>>),
+    Change(Vec<Change>, oneshot::Sender<Result<Outcome, WriteError>>),
     /// Something else that the fallback file depends on has changed.
     Refresh,
 }
@@ -88,6 +94,21 @@ pub struct Writer {
     ends: BTreeSet<(Timestamp, Ending)>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
+    file: FileState,
+    /// The fallback file, to be synced when nobody waits.
+    unsynced: Option<File>,
+}
+
+/// How the fallback file stands.
+#[derive(Debug)]
+struct FileState {
+    /// It does not show the last changes.
+    stale: bool,
+    /// Why it could not be written, as was said already.
+    failure: Option<String>,
+    /// How long writing it took, and when it was written.
+    took: Duration,
+    at: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,7 +123,7 @@ impl Handle {
     /// # Errors
     ///
     /// [`WriteError`]: none was made.
-    pub async fn submit(&self, changes: Vec<Change>) -> Result<Written, WriteError> {
+    pub async fn submit(&self, changes: Vec<Change>) -> Result<Outcome, WriteError> {
         let (done, outcome) = oneshot::channel();
         self.jobs.send(Job::Change(changes, done)).await.map_err(|_| WriteError::Stopping)?;
         outcome.await.map_err(|_| WriteError::Stopping)?
@@ -129,11 +150,21 @@ impl Writer {
         clock: Clock,
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
-        let mut writer = Writer { jobs, store, table, stats, fallback, clock, ends: BTreeSet::new(), unsure: false };
+        let file = FileState { stale: true, failure: None, took: Duration::ZERO, at: Instant::now() };
+        let mut writer = Writer {
+            jobs,
+            store,
+            table,
+            stats,
+            fallback,
+            clock,
+            ends: BTreeSet::new(),
+            unsure: false,
+            file,
+            unsynced: None,
+        };
         writer.load()?;
-        if let Some(warning) = writer.write_fallback() {
-            warn!("{warning}");
-        }
+        writer.write_fallback(Haste::Now);
         Ok((Handle { jobs: sender }, writer))
     }
 
@@ -146,8 +177,19 @@ impl Writer {
                     Some(job) => self.work(job),
                     None => break,
                 },
-                () = nap => self.end_what_has_reached_its_end(),
+                () = nap => {}
             }
+            self.end_what_has_reached_its_end();
+            if self.file.stale {
+                self.write_fallback(Haste::Unhurried);
+            }
+            if let Some(file) = self.unsynced.take() {
+                // It stands in its place; if it cannot be synced, the next start writes it again.
+                let _ = file.sync_data();
+            }
+        }
+        if self.file.stale {
+            self.write_fallback(Haste::Now);
         }
     }
 
@@ -156,36 +198,35 @@ impl Writer {
         let (mut changes, mut waiting) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(job) = next.take() {
-            if let Job::Change(mut wanted, done) = job {
-                waiting.push((wanted.len(), done));
-                changes.append(&mut wanted);
+            match job {
+                Job::Change(mut wanted, done) => {
+                    waiting.push((wanted.len(), done));
+                    changes.append(&mut wanted);
+                }
+                Job::Refresh => self.file.stale = true,
             }
             if changes.len() < GROUP {
                 next = self.jobs.try_recv().ok();
             }
         }
-        let outcome = self.change(&changes);
-        if let Ok(written) = &outcome {
-            let mut done = changes.iter().zip(&written.effects);
-            for (count, _) in &waiting {
-                log(done.by_ref().take(*count));
-            }
-        }
-        let mut effects = outcome.as_ref().map_or_else(|_| Vec::new(), |written| written.effects.clone()).into_iter();
+        let outcome = if waiting.is_empty() { return } else { self.change(&changes) };
+        let (mut changes, mut effects) =
+            (changes.as_slice(), outcome.as_ref().map_or(&[][..], |outcome| &outcome.effects));
         for (count, done) in waiting {
-            let reply = match &outcome {
-                Ok(written) => {
-                    Ok(Written { effects: effects.by_ref().take(count).collect(), warning: written.warning.clone() })
-                }
-                Err(error) => Err(error.clone()),
-            };
+            let reply = outcome.as_ref().map_err(Clone::clone).map(|outcome| {
+                let (own_changes, own_effects);
+                (own_changes, changes) = changes.split_at(count);
+                (own_effects, effects) = effects.split_at(count);
+                log(own_changes, own_effects);
+                Outcome { effects: own_effects.to_vec(), warning: outcome.warning.clone() }
+            });
             // Whoever asked may have hung up; what is done is done.
             let _ = done.send(reply);
         }
     }
 
     /// Durable, then visible, then in the fallback file.
-    fn change(&mut self, changes: &[Change]) -> Result<Written, WriteError> {
+    fn change(&mut self, changes: &[Change]) -> Result<Outcome, WriteError> {
         if self.unsure {
             self.recover()?;
         }
@@ -194,7 +235,10 @@ impl Writer {
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
-        Ok(Written { effects, warning: self.write_fallback() })
+        if self.file.stale {
+            self.write_fallback(Haste::Unhurried);
+        }
+        Ok(Outcome { effects, warning: self.file.failure.clone() })
     }
 
     /// Makes visible what one change did.
@@ -217,6 +261,7 @@ impl Writer {
                 }
             }
         }
+        self.file.stale = true;
         self.stats.changes.fetch_add(1, Relaxed);
     }
 
@@ -234,8 +279,8 @@ impl Writer {
         }
         // A flag behind its end is out of force already; if it cannot be removed now, then at the next look.
         match self.change(&changes) {
-            Ok(written) => {
-                log(changes.iter().zip(&written.effects));
+            Ok(outcome) => {
+                log(&changes, &outcome.effects);
                 self.ends.retain(|ending| due.binary_search(ending).is_err());
             }
             Err(error) => warn!("flags that have ended stay on disk for now: {error}"),
@@ -244,11 +289,13 @@ impl Writer {
 
     /// How long to sleep when nobody wants anything.
     fn nap(&self) -> Duration {
-        match self.ends.first() {
-            // Never less than a second, so that a disk that refuses is not asked in a loop.
-            Some((at, _)) => Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)).min(LONGEST_NAP),
-            None => LONGEST_NAP,
+        // A disk that refuses is not asked in a loop.
+        if self.unsure {
+            return LONGEST_NAP;
         }
+        let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
+        let file = self.file.stale.then(|| self.file.rest().max(Duration::from_secs(1)));
+        [end, file].into_iter().flatten().fold(LONGEST_NAP, Duration::min)
     }
 
     /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
@@ -267,9 +314,7 @@ impl Writer {
         self.store.recover().map_err(|error| self.storage_error(&error))?;
         self.load().map_err(|error| self.storage_error(&error))?;
         self.unsure = false;
-        if let Some(warning) = self.write_fallback() {
-            warn!("{warning}");
-        }
+        self.write_fallback(Haste::Now);
         Ok(())
     }
 
@@ -292,19 +337,34 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings the fallback file up to date, or says why it is not.
-    fn write_fallback(&self) -> Option<String> {
-        let outcome = self.fallback.as_ref()?.replace(&self.store, &self.table, self.clock.now());
-        match outcome {
-            Ok(()) => {
+    /// Brings the fallback file up to date, now or when there is time. What keeps it from being so is said once.
+    fn write_fallback(&mut self, haste: Haste) {
+        let Some(fallback) = &self.fallback else {
+            self.file.stale = false;
+            return;
+        };
+        if haste == Haste::Unhurried && !self.file.rest().is_zero() {
+            return;
+        }
+        let begun = Instant::now();
+        let failure = match fallback.replace(&self.table, self.clock.now()) {
+            Ok(file) => {
                 self.stats.fallback_writes.fetch_add(1, Relaxed);
+                self.unsynced = Some(file);
                 None
             }
             Err(error) => {
                 self.stats.fallback_failures.fetch_add(1, Relaxed);
                 Some(format!("{error}; while outgoingd is down Exim would go by an older state"))
             }
+        };
+        match &failure {
+            Some(failure) if self.file.failure.is_none() => warn!("{failure}"),
+            None if self.file.failure.is_some() => info!("the fallback file is current again"),
+            _ => {}
         }
+        self.file = FileState { stale: failure.is_some(), failure, took: begun.elapsed(), at: Instant::now() };
+        self.stats.fallback_stale.store(self.file.failure.is_some(), Relaxed);
     }
 
     fn storage_error(&self, error: &dyn std::fmt::Display) -> WriteError {
@@ -312,11 +372,26 @@ impl Writer {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// Whatever it takes.
+    Now,
+    /// Unless it takes long and was done just now.
+    Unhurried,
+}
+
+impl FileState {
+    /// How long to leave the file alone, since writing it takes so long.
+    fn rest(&self) -> Duration {
+        if self.took < UNHURRIED { Duration::ZERO } else { (self.took * 10).saturating_sub(self.at.elapsed()) }
+    }
+}
+
 /// Puts what one peer wanted at once on the operators' record: a single change in full, many as a count, whose parts are in
 /// the audit trail.
-fn log<'a>(done: impl Iterator<Item = (&'a Change, &'a Effect)>) {
-    let done: Vec<&Change> =
-        done.filter(|(_, effect)| **effect != Effect::Unchanged).map(|(change, _)| change).collect();
+fn log(changes: &[Change], effects: &[Effect]) {
+    let done = changes.iter().zip(effects).filter(|(_, effect)| **effect != Effect::Unchanged);
+    let done: Vec<&Change> = done.map(|(change, _)| change).collect();
     let Some(Change { origin: Origin { by, uid, pid, on_behalf_of }, action }) = done.first() else { return };
     let on_behalf_of = on_behalf_of.as_deref().unwrap_or_default();
     if let [_] = done.as_slice() {

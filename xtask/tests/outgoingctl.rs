@@ -251,6 +251,51 @@ fn a_pipe_that_is_closed_early_is_no_error() -> Result<()> {
 }
 
 #[test]
+fn a_change_is_carried_out_to_its_end_though_nobody_reads_what_it_prints() -> Result<()> {
+    let daemon = daemon()?;
+    let piped = Command::new("sh")
+        .arg("-c")
+        .arg(format!(
+            "{{ {} --socket {} hold alice ROOT carol; echo $? >&2; }} | true",
+            daemon.program("outgoingctl").display(),
+            daemon.socket().display()
+        ))
+        .output()?;
+    let words = String::from_utf8(piped.stderr)?;
+    assert!(words.ends_with("\n1\n"), "{words}");
+    assert_eq!(daemon.must(&["export"])?.lines().count(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_flag_that_has_ended_since_it_was_exported_is_no_error_to_import() -> Result<()> {
+    let daemon = daemon()?;
+    let line = "{\"subject\":\"alice\",\"flag\":\"hold\",\"until\":\"2001-01-01T00:00:00Z\"}\n";
+    let imported = daemon.ctl_with_input(&["import", "-"], line)?;
+    assert_eq!((imported.code(), imported.stdout.as_str()), (0, "0 set, 1 already so, 0 refused\n"));
+    Ok(())
+}
+
+#[test]
+fn a_name_copied_from_exims_log_is_the_sender_it_stands_for() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", r"b\303\274cher@shop.test"])?;
+    assert!(daemon.must(&["check", "BÜCHER@shop.test"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", r"b\303\274cher@shop.test"])?.starts_with("hold"));
+    Ok(())
+}
+
+#[test]
+fn root_is_said_to_be_free_whatever_is_set() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", "*"])?;
+    assert!(daemon.must(&["status", "root"])?.starts_with("root: ok, whatever is set\n"));
+    assert!(daemon.must(&["check", "root"])?.starts_with("ok"));
+    assert!(daemon.must(&["check", "anybody"])?.starts_with("hold"));
+    Ok(())
+}
+
+#[test]
 fn stats_count_lookups_by_verdict_and_tell_their_latency() -> Result<()> {
     let daemon = daemon()?;
     daemon.must(&["hold", "alice"])?;
@@ -273,6 +318,9 @@ fn what_others_typed_cannot_play_with_the_terminal() -> Result<()> {
     let daemon = daemon()?;
     let refused = daemon.ctl(&["hold", "evil\x1b[2Jname"])?;
     assert!(!refused.stderr.contains('\x1b') && refused.stderr.contains("control character"), "{refused:?}");
+    daemon.must(&["hold", "carol", "--reason", "turn \u{202e}round"])?;
+    let shown = daemon.must(&["list"])?;
+    assert!(shown.contains(r"turn \u{202e}round"), "{shown}");
     let refused = daemon.ctl(&["hold", "alice", "--reason", "line\nbreak"])?;
     assert!(refused.stderr.contains("line break"), "{refused:?}");
     Ok(())

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-use xtask::testbed::Daemon;
+use xtask::testbed::{Daemon, wait_until};
 
 /// Longer than anything here takes, shorter than anybody's patience.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -125,16 +125,24 @@ fn a_request_that_is_too_long_gets_error() -> Result<()> {
 }
 
 #[test]
-fn a_silent_peer_is_hung_up_on_at_the_deadline_and_keeps_nobody_waiting() -> Result<()> {
+fn a_peer_that_is_too_slow_gets_error_at_the_deadline_and_keeps_nobody_waiting() -> Result<()> {
     let daemon = Daemon::builder().tables("[limits]\nrequest-deadline-ms = 300").start()?;
     let (mut silent, mut half) = (connect(&daemon)?, connect(&daemon)?);
     half.write_all(b"check al")?;
     let mut half_frame = connect(&daemon)?;
     half_frame.write_all(&frame::MAGIC)?;
     assert_eq!(ask(&daemon, b"check alice")?, b"ok");
-    for stream in [&mut silent, &mut half, &mut half_frame] {
-        assert_eq!(rest(stream)?, b"");
+    for stream in [&mut silent, &mut half] {
+        assert_eq!(rest(stream)?, b"error", "a reply is never empty");
     }
+    assert_eq!(rest(&mut half_frame)?, b"");
+    Ok(())
+}
+
+#[test]
+fn a_request_without_a_byte_gets_error() -> Result<()> {
+    let daemon = Daemon::builder().start()?;
+    assert_eq!(ask(&daemon, b"")?, b"error");
     Ok(())
 }
 
@@ -248,12 +256,65 @@ fn a_reader_may_look_and_an_administrator_may_change() -> Result<()> {
 #[test]
 fn one_users_silent_connections_do_not_take_everybodys_place() -> Result<()> {
     let daemon =
-        Daemon::builder().tables("[limits]\nmax-connections-per-uid = 4\nrequest-deadline-ms = 60000").start()?;
-    let _held: Vec<_> = (0..4).map(|_| connect(&daemon)).collect::<Result<_>>()?;
+        Daemon::builder().tables("[limits]\nmax-connections-per-uid = 4\nrequest-deadline-ms = 10000").start()?;
+    let begun = Instant::now();
+    let silent: Vec<_> = (0..6).map(|_| connect(&daemon)).collect::<Result<_>>()?;
     // Complete requests need no place, so they are answered before and behind the bound.
     assert_eq!(ask(&daemon, b"check alice")?, b"ok");
-    let begun = Instant::now();
-    assert_eq!(rest(&mut connect(&daemon)?)?, b"", "the fifth is hung up on");
-    assert!(begun.elapsed() < Duration::from_secs(5), "at once, not at the deadline");
+    let turned_away = |stream: &UnixStream| -> Result<bool> {
+        stream.set_nonblocking(true)?;
+        let mut reply = [0; 5];
+        Ok((&*stream).read(&mut reply).is_ok_and(|length| &reply[..length] == b"error"))
+    };
+    let mut count = 0;
+    wait_until("two of six to be turned away", PATIENCE, || {
+        count += silent.iter().map(turned_away).collect::<Result<Vec<_>>>()?.into_iter().filter(|away| *away).count();
+        Ok(count == 2)
+    })?;
+    assert!(begun.elapsed() < Duration::from_secs(9), "at once, not at the deadline");
     Ok(())
+}
+
+#[test]
+fn whoever_may_do_nothing_is_told_so_before_a_payload_is_taken() -> Result<()> {
+    let daemon = Daemon::builder().start()?;
+    let file = daemon.home().join("list");
+    let line = format!("{{\"subject\":\"alice\",\"flag\":\"hold\",\"reason\":\"{}\"}}\n", "r".repeat(1000));
+    fs::write(&file, line.repeat(600))?;
+    let refused = ctl_by_nobody(&daemon, &["import", &file.display().to_string()])?;
+    assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn an_administrator_in_another_pid_namespace_is_served() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    let mut foreign = Command::new("unshare");
+    foreign
+        .args(["--pid", "--fork", "--"])
+        .arg(daemon.program("outgoingd"))
+        .arg("--config")
+        .arg(daemon.configuration());
+    foreign.arg("--socket").arg(daemon.home().join("other")).arg("--state-dir").arg(daemon.home().join("other-state"));
+    // The fallback file is the first daemon's; this one does without.
+    let configuration = fs::read_to_string(daemon.configuration())?;
+    let own = configuration.lines().filter(|line| !line.starts_with("fallback-file")).collect::<Vec<_>>().join("\n");
+    fs::write(daemon.configuration(), format!("fallback-file = ''\n{own}"))?;
+    let mut running = foreign.env_remove("NOTIFY_SOCKET").spawn()?;
+    let socket = daemon.home().join("other");
+    let held = wait_until("the other daemon", PATIENCE, || {
+        let held = Command::new(daemon.program("outgoingctl"))
+            .arg("--socket")
+            .arg(&socket)
+            .args(["hold", "alice"])
+            .output()?;
+        Ok(held.status.success())
+    });
+    // unshare forks: its child ends with the namespace's first process, which is that child.
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.id()))?;
+    for child in children.split_whitespace() {
+        Command::new("kill").args(["-KILL", child]).status()?;
+    }
+    running.wait()?;
+    held
 }

@@ -133,6 +133,67 @@ fn accounts_and_owners_are_followed_and_a_wrong_list_keeps_the_last_good_one() -
 }
 
 #[test]
+fn a_signal_right_behind_ready_finds_its_handler() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    for _ in 0..10 {
+        daemon.stop()?;
+        daemon.start_again()?;
+        daemon.reload()?;
+    }
+    assert_eq!(ask(&daemon, "check alice")?, "ok");
+    Ok(())
+}
+
+#[test]
+fn a_directory_of_accounts_that_is_replaced_is_followed() -> Result<()> {
+    let daemon = Daemon::builder().start()?;
+    let users = daemon.home().join("users");
+    fs::create_dir(&users)?;
+    let configuration = fs::read_to_string(daemon.configuration())?;
+    let accounts = daemon.home().join("accounts").display().to_string();
+    let changed = configuration
+        .replace("source = 'file'", "source = 'directory'")
+        .replace(&accounts, &users.display().to_string());
+    fs::write(daemon.configuration(), changed)?;
+    for round in 0..3 {
+        for name in ["first", "second"] {
+            let name = format!("{name}{round}");
+            fs::write(users.join(&name), "")?;
+            wait_until(&name, PATIENCE, || Ok(daemon.ctl(&["hold", &name])?.code() == 0))?;
+        }
+        fs::remove_dir_all(&users)?;
+        fs::create_dir(&users)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_owner_map_that_is_emptied_keeps_the_last_good_one() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).owner("shop.test", "alice").start()?;
+    daemon.must(&["hold", "alice"])?;
+    fs::write(daemon.home().join("owners"), "")?;
+    daemon.reload()?;
+    assert_eq!(ask(&daemon, "check bob@shop.test")?, "hold");
+    assert!(status(&mut daemon)?.contains("is empty and had 1 domains before"));
+    Ok(())
+}
+
+#[test]
+fn a_stop_does_not_wait_for_an_administrator_who_never_stops_asking() -> Result<()> {
+    let mut daemon = Daemon::builder().start()?;
+    let socket = daemon.socket();
+    let asking = std::thread::spawn(move || {
+        let mut client = outgoingd_client::Client::new(socket);
+        while client.stats().is_ok() {}
+    });
+    let begun = std::time::Instant::now();
+    assert!(daemon.stop()?.success());
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    asking.join().map_err(|_| anyhow::anyhow!("the asking thread panicked"))?;
+    Ok(())
+}
+
+#[test]
 fn what_was_accepted_is_finished_before_the_daemon_stops() -> Result<()> {
     let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
     daemon.must(&["hold", "alice"])?;
@@ -153,8 +214,8 @@ fn what_was_accepted_is_finished_before_the_daemon_stops() -> Result<()> {
 
 #[test]
 fn a_stop_does_not_wait_for_an_administrator_who_says_nothing() -> Result<()> {
-    let mut daemon = Daemon::builder().tables("[limits]\nrequest-deadline-ms = 60000").start()?;
-    let mut client = outgoingd_client::Client::connect(daemon.socket())?;
+    let mut daemon = Daemon::builder().tables("[limits]\nrequest-deadline-ms = 10000").start()?;
+    let mut client = outgoingd_client::Client::new(daemon.socket());
     client.stats()?;
     assert!(daemon.stop()?.success());
     Ok(())

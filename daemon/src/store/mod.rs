@@ -23,7 +23,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-pub use open::OpenError;
+pub use open::{OpenError, is_rehearsing};
 
 /// Flags by subject and number of the kind.
 const FLAGS: TableDefinition<'_, (&str, u8), &[u8]> = TableDefinition::new("flags");
@@ -149,31 +149,6 @@ impl Store {
         })
     }
 
-    /// Hands every subject with a flag to `each`, in order, each once.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read, or `each` failed.
-    pub fn for_each_subject<E: From<StoreError>>(&self, mut each: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
-        let mut failed = Ok(());
-        self.read(|transaction| {
-            let mut last = String::new();
-            for row in transaction.open_table(FLAGS)?.iter()? {
-                let (key, _) = row?;
-                let (subject, _) = key.value();
-                if subject != last {
-                    failed = each(subject);
-                    if failed.is_err() {
-                        break;
-                    }
-                    subject.clone_into(&mut last);
-                }
-            }
-            Ok(())
-        })?;
-        failed
-    }
-
     /// Hands every pass, with the moment it was given, to `each`.
     ///
     /// # Errors
@@ -271,17 +246,18 @@ impl Store {
                 }
                 Action::Clear { subject, kind } => {
                     let current = current(&flags, subject, *kind)?;
-                    put(&mut flags, subject, *kind, change::clear(current.as_ref()))?
+                    put(&mut flags, subject, *kind, change::clear(current.as_ref(), now))?
                 }
                 Action::Expire { subject, kind } => {
                     let current = current(&flags, subject, *kind)?;
                     put(&mut flags, subject, *kind, change::expire(current.as_ref(), now))?
                 }
                 Action::Pass { message } => {
-                    let record = record::encode_pass(now, &change.origin.by)?;
-                    match passes.insert(message.as_str(), record.as_slice())? {
-                        Some(_) => Effect::Unchanged,
-                        None => Effect::Given,
+                    if passes.get(message.as_str())?.is_some() {
+                        Effect::Unchanged
+                    } else {
+                        passes.insert(message.as_str(), record::encode_pass(now, &change.origin.by)?.as_slice())?;
+                        Effect::Given
                     }
                 }
                 Action::ForgetPass { message } => match passes.remove(message.as_str())? {

@@ -9,6 +9,7 @@
 
 use super::{AUDIT, FLAGS, FORMAT, FORMAT_NOW, META, PASSES, Store, StoreError};
 use redb::{Builder, Database, ReadableDatabase, StorageBackend};
+use std::cell::Cell;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs::{self, File};
 use std::io;
@@ -82,12 +83,21 @@ fn rehearse(file: File) -> Result<(), OpenError> {
     if file.metadata()?.len() == 0 {
         return Err(OpenError::Unusable("the file is empty".to_owned()));
     }
-    // redb asserts in places what a damaged file does not keep. The hook is quiet meanwhile: what comes of it is reported.
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
+    // redb asserts in places what a damaged file does not keep.
+    REHEARSING.set(true);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| verify(file)));
-    panic::set_hook(hook);
+    REHEARSING.set(false);
     outcome.unwrap_or_else(|_| Err(OpenError::Unusable("its inner structure is damaged".to_owned())))
+}
+
+thread_local! {
+    static REHEARSING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is trying out a file that may be damaged: then a panic is caught, and becomes an [`OpenError`].
+#[must_use]
+pub fn is_rehearsing() -> bool {
+    REHEARSING.get()
 }
 
 fn verify(file: File) -> Result<(), OpenError> {
@@ -99,10 +109,8 @@ fn verify(file: File) -> Result<(), OpenError> {
     }
     let format = format_of(&database).map_err(|error| unusable(&error))?;
     if format != Some(FORMAT_NOW) {
-        let format = format.map_or("an unknown".to_owned(), |format| format!("format {format}, a newer"));
-        return Err(OpenError::Unusable(format!(
-            "it is of {format} layout than this outgoingd knows (format {FORMAT_NOW})"
-        )));
+        let format = format.map_or("no format".to_owned(), |format| format!("format {format}"));
+        return Err(OpenError::Unusable(format!("it has {format}, where this outgoingd knows format {FORMAT_NOW}")));
     }
     let store = Store { path: "the rehearsal".into(), audit_entries: 0, database: RwLock::new(Some(database)) };
     store
@@ -130,16 +138,22 @@ struct Rehearsal {
 const PAGE: usize = 4096;
 
 impl Rehearsal {
-    /// The page as it is in the file; what lies behind the file's end is zero.
-    fn page_of_file(&self, page: u64) -> io::Result<Box<[u8]>> {
-        let mut bytes = vec![0; PAGE].into_boxed_slice();
+    /// What is in the file; what lies behind its end is zero.
+    fn file_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
-        while filled < PAGE {
-            match self.file.read_at(&mut bytes[filled..], page * PAGE as u64 + filled as u64)? {
+        while filled < out.len() {
+            match self.file.read_at(&mut out[filled..], offset + filled as u64)? {
                 0 => break,
                 read => filled += read,
             }
         }
+        out[filled..].fill(0);
+        Ok(())
+    }
+
+    fn page_of_file(&self, page: u64) -> io::Result<Box<[u8]>> {
+        let mut bytes = vec![0; PAGE].into_boxed_slice();
+        self.file_at(page * PAGE as u64, &mut bytes)?;
         Ok(bytes)
     }
 
@@ -167,11 +181,13 @@ impl StorageBackend for Rehearsal {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is cut off"));
         }
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        for (page, in_page, in_range, length) in Rehearsal::pieces(offset, out.len()) {
-            let out = &mut out[in_range..in_range + length];
-            match written.get(&page) {
-                Some(bytes) => out.copy_from_slice(&bytes[in_page..in_page + length]),
-                None => out.copy_from_slice(&self.page_of_file(page)?[in_page..in_page + length]),
+        self.file_at(offset, out)?;
+        let first = offset / PAGE as u64;
+        if written.range(first..).next().is_some() {
+            for (page, in_page, in_range, length) in Rehearsal::pieces(offset, out.len()) {
+                if let Some(bytes) = written.get(&page) {
+                    out[in_range..in_range + length].copy_from_slice(&bytes[in_page..in_page + length]);
+                }
             }
         }
         Ok(())

@@ -138,6 +138,26 @@ pub(crate) enum Kind {
     Suspend,
 }
 
+impl Verb {
+    /// Whether it changes something.
+    pub(crate) fn changes(&self) -> bool {
+        match self {
+            Verb::Hold { .. }
+            | Verb::Release { .. }
+            | Verb::Suspend { .. }
+            | Verb::Unsuspend { .. }
+            | Verb::Pass { .. }
+            | Verb::Import { .. } => true,
+            Verb::Status { .. }
+            | Verb::List { .. }
+            | Verb::Check { .. }
+            | Verb::Log { .. }
+            | Verb::Export
+            | Verb::Stats => false,
+        }
+    }
+}
+
 impl End {
     /// In Unix seconds.
     pub(crate) fn until(&self) -> Option<u64> {

@@ -30,6 +30,9 @@ enum Failure {
     /// Something outside the daemon: a file to import, standard output.
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
+    /// Whoever read what a listing prints has enough: head(1), a pager.
+    #[error("nobody reads what is printed")]
+    NobodyReads,
     /// Some of several subjects or lines failed; each was reported as it happened.
     #[error("{0}")]
     Some(String),
@@ -37,12 +40,12 @@ enum Failure {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let changes = arguments.verb.changes();
     match verbs::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has enough: head(1), a pager.
-        Err(Failure::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("outgoingctl: {failure}{}", advice(&failure));
+            let advice = if changes { advice(&failure).or(doubt(&failure)) } else { advice(&failure) };
+            eprintln!("outgoingctl: {}{}", show::safe(&failure.to_string()), advice.unwrap_or_default());
             ExitCode::from(exit_status(&failure))
         }
     }
@@ -53,23 +56,26 @@ fn exit_status(failure: &Failure) -> u8 {
     match failure {
         Failure::Client(error) if error.is_not_permitted() => 77,
         Failure::Client(Error::Unreachable { .. } | Error::Lost { .. }) => 69,
-        Failure::Client(_) | Failure::Io { .. } | Failure::Some(_) => 1,
+        Failure::Client(_) | Failure::Io { .. } | Failure::NobodyReads | Failure::Some(_) => 1,
     }
 }
 
 /// What to do next, where the error does not say it itself.
-fn advice(failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Client(Error::Unreachable { source, .. }) => match source.kind() {
-            ErrorKind::PermissionDenied => "; become root, or a member of the socket's group",
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                "; is it running? (systemctl status outgoingd.socket outgoingd.service)"
-            }
-            _ => "; see systemctl status outgoingd",
-        },
-        Failure::Client(Error::Lost { .. }) => {
-            "; a change may have been made or not: look with `outgoingctl status`, or repeat it, which does no harm"
+fn advice(failure: &Failure) -> Option<&'static str> {
+    let Failure::Client(Error::Unreachable { source, .. }) = failure else { return None };
+    Some(match source.kind() {
+        ErrorKind::PermissionDenied => "; become root, or a member of the socket's group",
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            "; is it running? (systemctl status outgoingd.socket outgoingd.service)"
         }
-        _ => "",
-    }
+        _ => "; see systemctl status outgoingd",
+    })
+}
+
+/// What is not known of a change whose answer was lost.
+fn doubt(failure: &Failure) -> Option<&'static str> {
+    let lost = matches!(failure, Failure::Client(Error::Lost { .. }));
+    lost.then_some(
+        "; the change may have been made or not: look with `outgoingctl status`, or repeat it, which does no harm",
+    )
 }

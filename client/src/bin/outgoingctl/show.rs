@@ -58,7 +58,8 @@ pub(crate) fn log(entry: &LogEntry) -> Vec<String> {
 pub(crate) fn status(status: &Status) -> String {
     let subject = safe(&status.subject);
     let mut out = match (status.verdict, status.flags.first()) {
-        (Verdict::Ok, _) | (_, None) => format!("{subject}: ok, no flag covers it\n"),
+        (Verdict::Ok, Some(_)) => format!("{subject}: ok, whatever is set\n"),
+        (_, None) => format!("{subject}: ok, no flag covers it\n"),
         (verdict, Some(deciding)) if deciding.subject == status.subject => {
             format!("{subject}: {}\n", participle(verdict))
         }
@@ -99,13 +100,13 @@ pub(crate) const fn participle(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What a terminal cannot be misled by.
+/// What a terminal and its reader cannot be misled by: control characters escaped, and those that have no shape of their own
+/// or turn the direction of others.
 pub(crate) fn safe(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, character| {
-        if character.is_control() {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
+        match character {
+            '"' | '\'' | '\\' => out.push(character),
+            _ => out.extend(character.escape_debug()),
         }
         out
     })

@@ -2,7 +2,8 @@
 //!
 //! A command for several subjects tries all of them and reports each; it fails if any did. With `--json` a report is one
 //! object a line on standard output, errors of single subjects included; what concerns the command as a whole goes to
-//! standard error as text.
+//! standard error as text. What changes something goes on to its end, and to its exit status, when nobody reads any more
+//! what it prints; a listing stops.
 
 use crate::Failure;
 use crate::arguments::{Arguments, Verb};
@@ -26,12 +27,14 @@ const TABLE_ROWS: usize = 1000;
 struct Output {
     out: BufWriter<io::StdoutLock<'static>>,
     json: bool,
+    /// Nobody reads any more.
+    closed: bool,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { socket, json, verb } = arguments;
-    let mut output = Output { out: BufWriter::new(io::stdout().lock()), json };
-    let mut client = Client::connect(socket)?;
+    let mut output = Output { out: BufWriter::new(io::stdout().lock()), json, closed: false };
+    let mut client = Client::new(socket);
     // Under sudo or doas the kernel names root; the audit trail shall name the person too.
     if let Ok(login) = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")) {
         client.on_behalf_of(login);
@@ -69,7 +72,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             };
             list(&mut output, &mut client, kind)
         }
-        Verb::Export => client.list(None, |flag| output.json(&rows::Flag::from(flag))),
+        Verb::Export => client.list(None, |flag| output.row(&rows::Flag::from(flag))),
         Verb::Check { identity, id } => check(&mut output, &client, &identity, id.as_deref()),
         Verb::Log { subject, lines } => log(&mut output, &mut client, subject.as_deref(), lines),
         Verb::Import { file, kind } => import_file(&mut output, &mut client, &file, kind.map(Kind::from)),
@@ -79,7 +82,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             if json { output.json(&object()) } else { output.text(&show::stats(&stats)) }
         }
     }?;
-    output.finish()
+    output.flush()
 }
 
 /// Does the same for each subject, reports each, and fails if any failed.
@@ -122,7 +125,7 @@ fn each(
 
 fn list(output: &mut Output, client: &mut Client, kind: Option<Kind>) -> Result<(), Failure> {
     if output.json {
-        return client.list(kind, |flag| output.json(&rows::Flag::from(flag)));
+        return client.list(kind, |flag| output.row(&rows::Flag::from(flag)));
     }
     let mut rows: Vec<Flag> = Vec::new();
     let mut any = false;
@@ -130,7 +133,8 @@ fn list(output: &mut Output, client: &mut Client, kind: Option<Kind>) -> Result<
         let mut table = show::table(if any { &[] } else { &show::FLAGS });
         table.add_rows(flags.drain(..).map(|flag| show::flag(&flag)));
         any = true;
-        output.text(&show::text(&table))
+        output.text(&show::text(&table))?;
+        output.is_read()
     };
     client.list(kind, |flag| {
         rows.push(flag);
@@ -159,7 +163,7 @@ fn log(output: &mut Output, client: &mut Client, subject: Option<&str>, lines: u
     })?;
     entries.reverse();
     if output.json {
-        return entries.into_iter().try_for_each(|entry| output.json(&LogRow::from(entry)));
+        return entries.into_iter().try_for_each(|entry| output.row(&LogRow::from(entry)));
     }
     if entries.is_empty() {
         return output.text("nothing on record\n");
@@ -314,23 +318,45 @@ impl Output {
         Ok(())
     }
 
+    /// A row of a listing, which ends when nobody reads it.
+    fn row(&mut self, row: &impl Serialize) -> Result<(), Failure> {
+        self.json(row)?;
+        self.is_read()
+    }
+
+    fn is_read(&self) -> Result<(), Failure> {
+        if self.closed { Err(Failure::NobodyReads) } else { Ok(()) }
+    }
+
     fn json(&mut self, row: &impl Serialize) -> Result<(), Failure> {
-        let line = serde_json::to_string(row).map_err(|error| written(error.into()))?;
-        writeln!(self.out, "{line}").map_err(written)
+        let line = serde_json::to_string(row)
+            .map_err(|error| Failure::Io { what: CANNOT_PRINT.to_owned(), source: error.into() })?;
+        self.text(&(line + "\n"))
     }
 
     fn text(&mut self, text: &str) -> Result<(), Failure> {
-        self.out.write_all(text.as_bytes()).map_err(written)
+        let printed = self.out.write_all(text.as_bytes());
+        self.printed(printed)
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        self.out.flush().map_err(written)
+        let printed = self.out.flush();
+        self.printed(printed)
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
-        self.flush()
+    fn printed(&mut self, printed: io::Result<()>) -> Result<(), Failure> {
+        match printed {
+            Err(_) if self.closed => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            printed => printed.map_err(|source| Failure::Io { what: CANNOT_PRINT.to_owned(), source }),
+        }
     }
 }
+
+const CANNOT_PRINT: &str = "cannot print";
 
 /// How things are when a command had nothing to do.
 fn already(command: &str) -> &'static str {
@@ -341,8 +367,4 @@ fn already(command: &str) -> &'static str {
         "unsuspend" => "is not suspended",
         _ => "has a pass already",
     }
-}
-
-fn written(source: io::Error) -> Failure {
-    Failure::Io { what: "cannot print".to_owned(), source }
 }
