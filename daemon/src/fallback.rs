@@ -91,8 +91,6 @@ impl Fallback {
 fn render(table: &Table, now: Timestamp, out: &mut impl Write) -> io::Result<()> {
     let (mut accounts, mut domains, mut everyone) = (HashSet::new(), HashSet::new(), false);
     table.for_each_subject(|subject| {
-        // What is in the table is in normal form.
-        let Ok(subject) = Subject::new(subject) else { return Ok(()) };
         let verdict = table.verdict(&subject.as_identity(), None, now);
         if verdict == Verdict::Ok {
             return Ok(());
@@ -103,7 +101,7 @@ fn render(table: &Table, now: Timestamp, out: &mut impl Write) -> io::Result<()>
             Shape::Domain(domain) => drop(domains.insert(domain.to_owned())),
             Shape::Mailbox(_) => {}
         }
-        lines(&subject, verdict, out)
+        lines(subject, verdict, out)
     })?;
     if !accounts.is_empty() {
         for (domain, account) in table.owners().iter() {

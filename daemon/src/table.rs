@@ -105,8 +105,10 @@ impl Table {
     /// # Errors
     ///
     /// What `each` returns.
-    pub fn for_each_subject<E>(&self, mut each: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
-        self.flags.iter().try_for_each(|shard| read(shard).keys().try_for_each(|subject| each(subject)))
+    pub fn for_each_subject<E>(&self, mut each: impl FnMut(&Subject) -> Result<(), E>) -> Result<(), E> {
+        self.flags
+            .iter()
+            .try_for_each(|shard| read(shard).keys().try_for_each(|subject| each(&Subject::from_normal_form(subject))))
     }
 
     /// The ends of the flags on `subject`.
@@ -145,22 +147,21 @@ impl Table {
         }
     }
 
-    /// Takes over flags, notices and passes of `other`, shard by shard. No flag that both have is ever missing to a lookup.
-    pub fn replace_flags(&self, other: Table) {
-        // The shards of two tables are cut by different hashes, so everything is sorted into new ones first.
-        let mut fresh: Vec<Flags> = (0..SHARDS).map(|_| Flags::new()).collect();
-        for shard in other.flags {
-            for (subject, ends) in shard.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                fresh[self.shard_number(&subject)].insert(subject, ends);
-            }
+    /// An empty table that [`Table::replace_flags`] can take over as it is.
+    #[must_use]
+    pub fn empty_twin(&self) -> Table {
+        Table { hasher: self.hasher.clone(), ..Table::default() }
+    }
+
+    /// Takes over flags, notices and passes of a twin, shard by shard. No flag that both have is ever missing to a lookup.
+    pub fn replace_flags(&self, twin: Table) {
+        // What was there goes with the twin, when nobody waits for its locks any more.
+        for (shard, mut other) in self.flags.iter().zip(twin.flags) {
+            std::mem::swap(&mut *write(shard), other.get_mut().unwrap_or_else(PoisonError::into_inner));
         }
-        let into_inner = |lock: RwLock<_>| lock.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let passes = other.passes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // What was there is dropped when nobody waits for its lock any more.
-        let old = self.flags.iter().zip(fresh).map(|(shard, flags)| std::mem::replace(&mut *write(shard), flags));
-        let _old_flags: Vec<Flags> = old.collect();
-        let _old_notices = std::mem::replace(&mut *write(&self.notices), into_inner(other.notices));
-        let _old_passes = std::mem::replace(&mut *write(&self.passes), passes);
+        let (mut notices, mut passes) = (twin.notices, twin.passes);
+        std::mem::swap(&mut *write(&self.notices), notices.get_mut().unwrap_or_else(PoisonError::into_inner));
+        std::mem::swap(&mut *write(&self.passes), passes.get_mut().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// How many subjects are held, how many are suspended, and how many passes there are. Walks all flags.
@@ -278,7 +279,10 @@ mod tests {
     #[test]
     fn replacing_all_flags_keeps_what_both_tables_have() {
         let old = table(&[("alice", Kind::Hold), ("bob", Kind::Hold)]);
-        old.replace_flags(table(&[("alice", Kind::Hold), ("carol", Kind::Suspend)]));
+        let twin = old.empty_twin();
+        twin.put(&Subject::new("alice").unwrap(), Kind::Hold, Some(&flag(None)));
+        twin.put(&Subject::new("carol").unwrap(), Kind::Suspend, Some(&flag(None)));
+        old.replace_flags(twin);
         assert_eq!(verdict(&old, "alice", None), Verdict::Hold);
         assert_eq!(verdict(&old, "bob", None), Verdict::Ok);
         assert_eq!(verdict(&old, "carol", None), Verdict::Suspend);

@@ -320,7 +320,7 @@ impl Writer {
 
     /// Puts the state on disk in the place of what the table shows.
     fn load(&mut self) -> Result<(), StoreError> {
-        let fresh = Table::default();
+        let fresh = self.table.empty_twin();
         let mut ends = BTreeSet::new();
         self.store.for_each_flag(|subject, kind, flag| {
             fresh.put(&subject, kind, Some(&flag));

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// Memory that redb may use for pages. The flags themselves are in the table; the file is read by administrators only.
-const CACHE: usize = 16 << 20;
+const CACHE: usize = 8 << 20;
 
 /// Why the state file could not be opened.
 #[derive(Debug, thiserror::Error)]
