@@ -36,7 +36,7 @@ const STEPS: [Step; 5] = [
     Step { name: "tests", arguments: &["test", "--workspace", "--locked"], environment: &[], component: None },
     Step {
         name: "documentation",
-        arguments: &["doc", "--workspace", "--no-deps", "--locked"],
+        arguments: &["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
         component: None,
     },

@@ -13,7 +13,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each package, and a file by which its presence is known.
-const NEEDED: [(&str, &str); 2] = [("exim4-daemon-heavy", "/usr/sbin/exim4"), ("exim4-base", "/usr/sbin/exim_dumpdb")];
+const NEEDED: [(&str, &str); 4] = [
+    ("exim4-daemon-heavy", "/usr/sbin/exim4"),
+    ("exim4-base", "/usr/sbin/exim_dumpdb"),
+    ("systemd", "/usr/bin/systemd-socket-activate"),
+    ("mount", "/usr/bin/mount"),
+];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -22,8 +27,7 @@ const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
 
 /// Installs what is missing.
 pub fn install_missing() -> Result<()> {
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
