@@ -28,7 +28,8 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(payload)
 }
 
-/// The value in `payload`. Claimed lengths are checked against [`MAX_PAYLOAD`] before memory is taken for them.
+/// The value in `payload`. Claimed lengths are checked against [`MAX_PAYLOAD`] before memory is taken for them; what a payload
+/// makes this allocate stays below nine times that bound.
 ///
 /// # Errors
 ///
