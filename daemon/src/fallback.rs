@@ -14,7 +14,7 @@
 
 use crate::flag::{Timestamp, Verdict};
 use crate::lock::{self, Lock, LockError};
-use crate::name::{self, Shape, Subject};
+use crate::name::{self, Identity, Shape};
 use crate::table::Table;
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
@@ -91,11 +91,11 @@ impl Fallback {
 fn render(table: &Table, now: Timestamp, out: &mut impl Write) -> io::Result<()> {
     let (mut accounts, mut domains, mut everyone) = (HashSet::new(), HashSet::new(), false);
     table.for_each_subject(|subject| {
-        let verdict = table.verdict(&subject.as_identity(), None, now);
+        let verdict = table.verdict(&Identity::from_normal_form(subject), None, now);
         if verdict == Verdict::Ok {
             return Ok(());
         }
-        match subject.shape() {
+        match Shape::of(subject) {
             Shape::Everyone => everyone = true,
             Shape::Account(account) => drop(accounts.insert(account.to_owned())),
             Shape::Domain(domain) => drop(domains.insert(domain.to_owned())),
@@ -105,11 +105,9 @@ fn render(table: &Table, now: Timestamp, out: &mut impl Write) -> io::Result<()>
     })?;
     if !accounts.is_empty() {
         for (domain, account) in table.owners().iter() {
-            if accounts.contains(&**account)
-                && !domains.contains(&**domain)
-                && let Ok(subject) = Subject::new(&format!("@{domain}"))
-            {
-                lines(&subject, table.verdict(&subject.as_identity(), None, now), out)?;
+            if accounts.contains(&**account) && !domains.contains(&**domain) {
+                let subject = format!("@{domain}");
+                lines(&subject, table.verdict(&Identity::from_normal_form(&subject), None, now), out)?;
             }
         }
     }
@@ -117,13 +115,18 @@ fn render(table: &Table, now: Timestamp, out: &mut impl Write) -> io::Result<()>
 }
 
 /// The line of a subject, and another where Exim spells it otherwise.
-fn lines(subject: &Subject, verdict: Verdict, out: &mut impl Write) -> io::Result<()> {
-    let key = match subject.shape() {
-        Shape::Domain(domain) => format!("*@{domain}"),
-        _ => subject.as_str().to_owned(),
+fn lines(subject: &str, verdict: Verdict, out: &mut impl Write) -> io::Result<()> {
+    let wildcard;
+    let key = if subject.starts_with('@') {
+        wildcard = format!("*{subject}");
+        &wildcard
+    } else {
+        subject
     };
-    line(&key, verdict, out)?;
-    name::as_exim_escapes(&key).map_or(Ok(()), |key| line(&key, verdict, out))
+    line(key, verdict, out)?;
+    // Letters outside ASCII stand there as they are, or as an A-label.
+    let spelled = if key.is_ascii() && !key.contains("xn--") { None } else { name::as_exim_escapes(key) };
+    spelled.map_or(Ok(()), |key| line(&key, verdict, out))
 }
 
 /// A key in an lsearch file ends at white space or a colon unless it is quoted (specification, 9.3 "Single-key lookup

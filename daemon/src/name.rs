@@ -77,6 +77,11 @@ impl<'a> Identity<'a> {
         normal_form(raw).map(Identity)
     }
 
+    /// Takes what is in normal form already, such as a key of the table.
+    pub(crate) fn from_normal_form(name: &'a str) -> Identity<'a> {
+        Identity(Cow::Borrowed(name))
+    }
+
     /// The normal form.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -111,11 +116,6 @@ impl Subject {
         if well_shaped { Ok(Subject(name.into())) } else { Err(NameError::NotASubject) }
     }
 
-    /// Takes what was a subject's normal form before.
-    pub(crate) fn from_normal_form(name: &str) -> Subject {
-        Subject(name.into())
-    }
-
     /// The normal form, which is also the key in every table.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -125,12 +125,7 @@ impl Subject {
     /// Which of the four shapes it has.
     #[must_use]
     pub fn shape(&self) -> Shape<'_> {
-        match self.0.rsplit_once('@') {
-            None if &*self.0 == "*" => Shape::Everyone,
-            None => Shape::Account(&self.0),
-            Some(("", domain)) => Shape::Domain(domain),
-            Some((_, domain)) => Shape::Mailbox(domain),
-        }
+        Shape::of(&self.0)
     }
 
     /// The subject taken as an identity, to ask which flags cover it. A domain is covered by what covers all of it.
@@ -143,6 +138,18 @@ impl Subject {
     #[must_use]
     pub fn is_root(&self) -> bool {
         &*self.0 == "root"
+    }
+}
+
+impl<'a> Shape<'a> {
+    /// The shape of a subject's normal form.
+    pub(crate) fn of(name: &'a str) -> Shape<'a> {
+        match name.rsplit_once('@') {
+            None if name == "*" => Shape::Everyone,
+            None => Shape::Account(name),
+            Some(("", domain)) => Shape::Domain(domain),
+            Some((_, domain)) => Shape::Mailbox(domain),
+        }
     }
 }
 

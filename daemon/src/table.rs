@@ -5,11 +5,13 @@
 //! spread over [`SHARDS`] tables, the insertion that makes a table grow moves a fraction of them, even when there are a
 //! million. The locks never leave this file and there is no `await` in it.
 //!
-//! A subject costs its text and 32 bytes (16 for the text's address and length, 8 for the ends, the rest the table's own). Everything
-//! that only administrators ask for (since, by, reason) stays on disk.
+//! A subject costs its text and 32 bytes or so: 16 for the text's address and length, 8 for the ends, the rest the table's own.
+//! Everything that only administrators ask for (since, by, reason) stays on disk.
 
 use crate::flag::{self, Ends, Flag, Kind, Timestamp, Verdict};
 use crate::name::{Identity, MessageId, Subject};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -17,7 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// Into how many tables the flags are spread.
 const SHARDS: usize = 256;
 
-type Flags = HashMap<Box<str>, Ends>;
+type Flags = HashTable<(Box<str>, Ends)>;
 
 /// Which account owns which domain; both in normal form, the domain without `@`.
 pub type Owners = HashMap<Box<str>, Box<str>>;
@@ -105,16 +107,15 @@ impl Table {
     /// # Errors
     ///
     /// What `each` returns.
-    pub fn for_each_subject<E>(&self, mut each: impl FnMut(&Subject) -> Result<(), E>) -> Result<(), E> {
-        self.flags
-            .iter()
-            .try_for_each(|shard| read(shard).keys().try_for_each(|subject| each(&Subject::from_normal_form(subject))))
+    pub fn for_each_subject<E>(&self, mut each: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+        self.flags.iter().try_for_each(|shard| read(shard).iter().try_for_each(|(subject, _)| each(subject)))
     }
 
     /// The ends of the flags on `subject`.
     #[must_use]
     pub fn ends_of(&self, subject: &str) -> Ends {
-        read(self.shard(subject)).get(subject).copied().unwrap_or_default()
+        let hash = self.hash(subject);
+        read(self.shard(hash)).find(hash, |(key, _)| **key == *subject).map_or(Ends::default(), |(_, ends)| *ends)
     }
 
     /// Makes a flag, or its absence, visible.
@@ -126,15 +127,30 @@ impl Table {
                 None => drop(write(&self.notices).remove(key)),
             }
         }
-        let mut shard = write(self.shard(key));
-        let mut ends = shard.get(key).copied().unwrap_or_default();
-        ends.set(kind, flag);
-        if ends.is_clear() {
-            shard.remove(key);
-        } else if let Some(known) = shard.get_mut(key) {
-            *known = ends;
-        } else {
-            shard.insert(key.into(), ends);
+        let hash = self.hash(key);
+        let mut shard = write(self.shard(hash));
+        match shard.entry(hash, |(known, _)| **known == *key, |(known, _)| self.hash(known)) {
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().1.set(kind, flag);
+                if entry.get().1.is_clear() {
+                    entry.remove();
+                }
+            }
+            Entry::Vacant(entry) => {
+                if flag.is_some() {
+                    let mut ends = Ends::default();
+                    ends.set(kind, flag);
+                    entry.insert((key.into(), ends));
+                }
+            }
+        }
+    }
+
+    /// Makes room for so many subjects, so that loading them moves none.
+    pub fn reserve(&self, subjects: usize) {
+        for shard in &self.flags {
+            // A few more, since chance does not spread them evenly.
+            write(shard).reserve(subjects / SHARDS + subjects / SHARDS / 8, |(known, _)| self.hash(known));
         }
     }
 
@@ -169,7 +185,7 @@ impl Table {
     pub fn count(&self, now: Timestamp) -> (u64, u64, u64) {
         let (mut held, mut suspended) = (0, 0);
         for shard in &self.flags {
-            for ends in read(shard).values() {
+            for (_, ends) in read(shard).iter() {
                 held += u64::from(ends.in_force(Kind::Hold, now));
                 suspended += u64::from(ends.in_force(Kind::Suspend, now));
             }
@@ -187,13 +203,14 @@ impl Table {
         then(flag::decide(identity, owner(&owners, identity), now, |subject| self.ends_of(subject)))
     }
 
-    fn shard(&self, subject: &str) -> &RwLock<Flags> {
-        &self.flags[self.shard_number(subject)]
+    fn hash(&self, subject: &str) -> u64 {
+        self.hasher.hash_one(subject)
     }
 
-    #[allow(clippy::cast_possible_truncation, reason = "any part of a hash is a hash")]
-    fn shard_number(&self, subject: &str) -> usize {
-        self.hasher.hash_one(subject) as usize % SHARDS
+    /// The shard of a hash, by bits that the table in it does not go by: it takes the lowest and the highest.
+    #[allow(clippy::cast_possible_truncation, reason = "the rest of a hash is not wanted")]
+    fn shard(&self, hash: u64) -> &RwLock<Flags> {
+        &self.flags[(hash >> 32) as usize % SHARDS]
     }
 }
 

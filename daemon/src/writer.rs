@@ -321,6 +321,7 @@ impl Writer {
     /// Puts the state on disk in the place of what the table shows.
     fn load(&mut self) -> Result<(), StoreError> {
         let fresh = self.table.empty_twin();
+        fresh.reserve(self.store.count_flags()?);
         let mut ends = BTreeSet::new();
         self.store.for_each_flag(|subject, kind, flag| {
             fresh.put(&subject, kind, Some(&flag));

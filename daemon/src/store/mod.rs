@@ -134,6 +134,15 @@ impl Store {
         })
     }
 
+    /// How many flags there are.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn count_flags(&self) -> Result<usize, StoreError> {
+        self.read(|transaction| Ok(usize::try_from(transaction.open_table(FLAGS)?.len()?).unwrap_or(usize::MAX)))
+    }
+
     /// Hands every flag to `each`, in the order of their subjects.
     ///
     /// # Errors
