@@ -10,6 +10,7 @@
 // Every error in this crate ends one test or one chore and is printed as a chain of sentences; there is nobody to handle it.
 #![allow(clippy::missing_errors_doc)]
 
+pub mod bench;
 pub mod checks;
 pub mod demo;
 pub mod packages;

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use xtask::bench::{self, Length, Purpose};
 use xtask::demo::{self, Afterwards};
 
 /// The project's chores.
@@ -17,6 +19,25 @@ struct Arguments {
 enum Chore {
     /// Run everything that must pass before a change is merged; installs Exim where it is missing.
     Test,
+    /// Measure what outgoingd costs, each figure a ratio within one run; about five minutes.
+    Bench {
+        #[command(flatten)]
+        length: LengthArgument,
+        /// Fail if a figure misses its bound.
+        #[arg(long)]
+        check: bool,
+    },
+    /// What `bench` does when it has built everything.
+    #[command(hide = true)]
+    Measure {
+        #[command(flatten)]
+        length: LengthArgument,
+        #[arg(long)]
+        check: bool,
+    },
+    /// The server that `bench` compares with.
+    #[command(hide = true)]
+    Floor { socket: PathBuf },
     /// Show on this machine, with real programs, what outgoingd does; installs Exim where it is missing.
     Demo {
         /// Leave everything running until Enter or Ctrl-C.
@@ -25,9 +46,25 @@ enum Chore {
     },
 }
 
+#[derive(Debug, Args)]
+struct LengthArgument {
+    /// In about one minute, and less exact.
+    #[arg(long)]
+    quick: bool,
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Test => xtask::checks::run(),
+        Chore::Bench { length, check } => {
+            let flags = [("--quick", length.quick), ("--check", check)];
+            bench::run(&flags.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect::<Vec<_>>())
+        }
+        Chore::Measure { length, check } => bench::measure(
+            if length.quick { Length::Quick } else { Length::Full },
+            if check { Purpose::Check } else { Purpose::Show },
+        ),
+        Chore::Floor { socket } => bench::floor::serve(&socket),
         Chore::Demo { keep: true } => demo::run(Afterwards::Keep),
         Chore::Demo { keep: false } => demo::run(Afterwards::Stop),
     };

@@ -20,14 +20,27 @@ const NEEDED: [(&str, &str); 4] = [
     ("mount", "/usr/bin/mount"),
 ];
 
+/// What the benchmark compares with, besides.
+const NEEDED_TO_COMPARE: [(&str, &str); 2] = [("tinycdb", "/usr/bin/cdb"), ("sqlite3", "/usr/bin/sqlite3")];
+
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Forbids every start of a service.
 const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
 
-/// Installs what is missing.
+/// Installs what the tests and the demonstration need and the system lacks.
 pub fn install_missing() -> Result<()> {
-    let missing = missing();
+    install(&NEEDED)
+}
+
+/// The same for the benchmark.
+pub fn install_missing_to_compare() -> Result<()> {
+    install(&NEEDED)?;
+    install(&NEEDED_TO_COMPARE)
+}
+
+fn install(needed: &[(&'static str, &str)]) -> Result<()> {
+    let missing = missing(needed);
     if missing.is_empty() {
         return Ok(());
     }
@@ -43,14 +56,13 @@ pub fn install_missing() -> Result<()> {
     let _forbidden = ForbidServices::new()?;
     apt(&["update"])?;
     apt(&[&["install", "--yes", "--no-install-recommends"], &missing[..]].concat())?;
-    let still = self::missing();
+    let still = self::missing(needed);
     ensure!(still.is_empty(), "apt-get was content, but these have not brought their programs: {}", still.join(" "));
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    let absent = |(_, file): &&(&str, &str)| !Path::new(file).exists();
-    NEEDED.iter().filter(absent).map(|(package, _)| *package).collect()
+fn missing(needed: &[(&'static str, &str)]) -> Vec<&'static str> {
+    needed.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {

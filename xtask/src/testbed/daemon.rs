@@ -150,6 +150,11 @@ impl Daemon {
         self.home().join("fallback")
     }
 
+    /// Its process.
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("outgoingd does not run")?.id())
+    }
+
     /// The path of one of the built programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {

@@ -29,6 +29,11 @@ impl Exim {
         self.expand_by(&["-bem", &file.to_string_lossy()], expression)
     }
 
+    /// Expands many strings, a line each, in one process, and returns what Exim prints.
+    pub fn expand_lines(&self, expressions: &str) -> Result<String> {
+        Ok(self.run(&[], &["-be"], expressions)?.stdout)
+    }
+
     /// By standard input: as an argument, Exim takes at most 256 bytes.
     fn expand_by(&self, arguments: &[&str], expression: &str) -> Result<Expansion> {
         ensure!(!expression.contains('\n'), "more than one line: {expression:?}");

@@ -1,0 +1,116 @@
+//! One lookup inside one Exim process (`exim -be`), beside what people use today.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use std::io::Write as _;
+
+use super::{Length, daemon_with, progress};
+use crate::testbed::{Exim, public_directory};
+
+/// One way to look a sender up, and what one lookup takes.
+#[derive(Clone, Debug)]
+pub(super) struct Rival {
+    pub(super) name: String,
+    pub(super) microseconds: f64,
+}
+
+/// Times thousands of expansions of each kind in one Exim process, less what an expansion takes that looks nothing up.
+pub(super) fn inside_one_exim(length: Length) -> Result<Vec<Rival>> {
+    progress("one lookup inside one Exim, beside lsearch, cdb and sqlite");
+    let count = if length == Length::Full { 4_000 } else { 800 };
+    let home = public_directory()?;
+    let daemon = daemon_with(1_000)?;
+    let exim = Exim::builder().start()?;
+    let nothing = expanded(&exim, count, |key| format!("${{lc:{key}}}"))?;
+    let mut rivals = Vec::new();
+    let mut add = |name: &str, microseconds: f64| {
+        rivals.push(Rival { name: name.to_owned(), microseconds: microseconds - nothing });
+    };
+    let socket = daemon.socket().display().to_string();
+    let asked = |key: &str| format!("${{readsocket{{{socket}}}{{check id= {key}\\n}}{{2s}}{{}}{{failed}}}}");
+    add("outgoingd", expanded(&exim, count, asked)?);
+    for lines in [1_000, 10_000, 100_000] {
+        let file = home.path().join(format!("list{lines}"));
+        fs::write(
+            &file,
+            (0..lines).fold(String::new(), |all, number| all + &format!("user{number}@bench.test: hold\n")),
+        )?;
+        let file = file.display().to_string();
+        // A long list takes milliseconds a lookup; fewer say as much.
+        let count = if lines > 10_000 { count / 10 } else { count };
+        let searched = |key: &str| format!("${{lookup{{{key}}}lsearch{{{file}}}{{$value}}{{ok}}}}");
+        add(&format!("lsearch, {lines} lines"), expanded(&exim, count, searched)?);
+    }
+    let cdb = cdb(home.path())?;
+    add(
+        "cdb, 100000 records",
+        expanded(&exim, count, |key| format!("${{lookup{{{key}}}cdb{{{cdb}}}{{$value}}{{ok}}}}"))?,
+    );
+    let sqlite = sqlite(home.path())?;
+    let queried = |key: &str| {
+        format!("${{lookup sqlite,file={sqlite} {{select verdict from flags where subject='{key}';}}{{$value}}{{ok}}}}")
+    };
+    add("sqlite, 100000 rows", expanded(&exim, count, queried)?);
+    Ok(rivals)
+}
+
+/// Microseconds for one expansion, each with another key.
+fn expanded(exim: &Exim, count: usize, expression: impl Fn(&str) -> String) -> Result<f64> {
+    let mut input = String::new();
+    for number in 0..count {
+        let _ = writeln!(input, "{}", expression(&format!("user{}@bench.test", number * 7)));
+    }
+    let begun = Instant::now();
+    let answers = exim.expand_lines(&input)?;
+    let took = begun.elapsed();
+    ensure!(answers.lines().count() >= count, "Exim answered {} of {count} expansions", answers.lines().count());
+    ensure!(!answers.contains("Failed") && !answers.contains("failed"), "an expansion failed: {answers:.200}");
+    #[allow(clippy::cast_precision_loss, reason = "thousands")]
+    Ok(took.as_secs_f64() * 1e6 / count as f64)
+}
+
+fn cdb(directory: &Path) -> Result<String> {
+    let path = directory.join("list.cdb");
+    let mut records = String::new();
+    for number in 0..100_000 {
+        let key = format!("user{number}@bench.test");
+        let _ = writeln!(records, "+{},4:{key}->hold", key.len());
+    }
+    records.push('\n');
+    fed(Command::new("cdb").arg("-c").arg(&path), &records).context("the package tinycdb makes cdb files")?;
+    Ok(path.display().to_string())
+}
+
+fn sqlite(directory: &Path) -> Result<String> {
+    let path = directory.join("list.sqlite");
+    let mut statements = "create table flags (subject text primary key, verdict text); begin;\n".to_owned();
+    for number in 0..100_000 {
+        let _ = writeln!(statements, "insert into flags values ('user{number}@bench.test', 'hold');");
+    }
+    statements.push_str("commit;\n");
+    fed(Command::new("sqlite3").arg(&path), &statements).context("the package sqlite3 makes sqlite files")?;
+    Ok(path.display().to_string())
+}
+
+/// Runs a program that reads something, and must succeed.
+fn fed(command: &mut Command, input: &str) -> Result<()> {
+    let mut child = command.stdin(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
+    let status = child.wait()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+/// A table for people.
+pub(super) fn table(rivals: &[Rival]) -> String {
+    let mut out = "\none lookup inside one Exim process\n".to_owned();
+    for Rival { name, microseconds } in rivals {
+        let _ = writeln!(out, "{name:24} {microseconds:10.1} µs");
+    }
+    out
+}
