@@ -6,8 +6,8 @@
 //! everything that covers its key. While everyone is stopped, `root: ok` says who is not. A key with letters outside ASCII
 //! stands there once more as Exim spells it.
 //!
-//! It is replaced by a rename, so a reader sees the old file or the new one. It is synced behind the rename and not before,
-//! since the state file is what is durable and the start writes this one again before READY.
+//! It is replaced by a rename, so a reader sees the old file or the new one. It is synced when nobody wants anything for a
+//! second, and not before the rename, since the state file is what is durable and the start writes this one again before READY.
 //!
 //! Honest limits: passes are not in it, so a message with a pass waits while the daemon is down. Identities are compared as
 //! Exim has them, without letter case but not in normal form otherwise.
@@ -73,12 +73,15 @@ impl Fallback {
     }
 
     fn write(&self, table: &Table, now: Timestamp) -> io::Result<File> {
-        match fs::remove_file(&self.temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // O_EXCL: whatever somebody may have put there, it is not followed and not written to.
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&self.temporary)?;
+        // O_EXCL: whatever somebody may have put there is not followed and not written to. What a crash has left is removed.
+        let create = || File::options().write(true).create_new(true).mode(0o600).open(&self.temporary);
+        let file = match create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&self.temporary)?;
+                create()?
+            }
+            created => created?,
+        };
         file.set_permissions(Permissions::from_mode(self.mode))?;
         let mut out = BufWriter::with_capacity(1 << 16, file);
         out.write_all(b"# Written by outgoingd at each change, for Exim to read while outgoingd does not answer.\n")?;

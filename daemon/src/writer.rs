@@ -177,20 +177,17 @@ impl Writer {
                     Some(job) => self.work(job),
                     None => break,
                 },
-                () = nap => {}
+                () = nap => self.sync_fallback(),
             }
             self.end_what_has_reached_its_end();
             if self.file.stale {
                 self.write_fallback(Haste::Unhurried);
             }
-            if let Some(file) = self.unsynced.take() {
-                // It stands in its place; if it cannot be synced, the next start writes it again.
-                let _ = file.sync_data();
-            }
         }
         if self.file.stale {
             self.write_fallback(Haste::Now);
         }
+        self.sync_fallback();
     }
 
     /// Does `first` and all that waits behind it, up to a bound.
@@ -287,6 +284,14 @@ impl Writer {
         }
     }
 
+    /// Syncs the fallback file, when nobody has wanted anything for a while: whoever waits for a change need not wait for this.
+    fn sync_fallback(&mut self) {
+        if let Some(file) = self.unsynced.take() {
+            // It stands in its place; if it cannot be synced, the next start writes it again.
+            let _ = file.sync_data();
+        }
+    }
+
     /// How long to sleep when nobody wants anything.
     fn nap(&self) -> Duration {
         // A disk that refuses is not asked in a loop.
@@ -295,7 +300,8 @@ impl Writer {
         }
         let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
         let file = self.file.stale.then(|| self.file.rest().max(Duration::from_secs(1)));
-        [end, file].into_iter().flatten().fold(LONGEST_NAP, Duration::min)
+        let sync = self.unsynced.is_some().then_some(Duration::from_secs(1));
+        [end, file, sync].into_iter().flatten().fold(LONGEST_NAP, Duration::min)
     }
 
     /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
