@@ -210,15 +210,13 @@ impl Writer {
         let (mut changes, mut effects) =
             (changes.as_slice(), outcome.as_ref().map_or(&[][..], |outcome| &outcome.effects));
         for (count, done) in waiting {
-            let reply = outcome.as_ref().map_err(Clone::clone).map(|outcome| {
-                let (own_changes, own_effects);
-                (own_changes, changes) = changes.split_at(count);
-                (own_effects, effects) = effects.split_at(count);
-                log(own_changes, own_effects);
-                Outcome { effects: own_effects.to_vec(), warning: outcome.warning.clone() }
-            });
+            let (own_changes, own_effects);
+            (own_changes, changes) = changes.split_at(count);
+            (own_effects, effects) = effects.split_at(count.min(effects.len()));
+            let told = |outcome: &Outcome| Outcome { effects: own_effects.to_vec(), warning: outcome.warning.clone() };
             // Whoever asked may have hung up; what is done is done.
-            let _ = done.send(reply);
+            let _ = done.send(outcome.as_ref().map(told).map_err(Clone::clone));
+            log(own_changes, own_effects);
         }
     }
 
