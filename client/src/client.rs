@@ -21,6 +21,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Flags or log entries that [`Client::log`] asks for at once.
 const LOG_PAGE: u32 = 1000;
 
+/// Longest wait for the answer to a question as Exim asks it: what Exim's snippets wait.
+const EXIMS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A connection to the daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -51,7 +54,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// The connection broke, or the daemon did not answer within [`TIMEOUT`].
+    /// The connection broke, or the daemon did not answer in time ([`TIMEOUT`], or for a question as Exim asks it 2 s).
     #[error("no answer from outgoingd at {}: {}", socket.display(), loss(source))]
     Lost {
         /// Path of the socket.
@@ -298,7 +301,8 @@ impl Client {
         let mut stream = connect(&self.socket)?;
         let mut reply = Vec::new();
         stream
-            .write_all(request.to_string().as_bytes())
+            .set_read_timeout(Some(EXIMS_TIMEOUT))
+            .and_then(|()| stream.write_all(request.to_string().as_bytes()))
             .and_then(|()| stream.shutdown(Shutdown::Write))
             .and_then(|()| stream.read_to_end(&mut reply))
             .map_err(|source| self.lost(source))?;
@@ -362,7 +366,7 @@ fn connect(socket: &Path) -> Result<UnixStream, Error> {
 fn loss(source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
-        io::ErrorKind::WouldBlock => format!("not within {} s", TIMEOUT.as_secs()),
+        io::ErrorKind::WouldBlock => "not in time".to_owned(),
         _ => source.to_string(),
     }
 }

@@ -19,7 +19,7 @@ use crate::session;
 use crate::socket::{self, Socket, SocketError};
 use crate::stats::Stats;
 use crate::stop;
-use crate::store::{self, OpenError, Store, StoreError};
+use crate::store::{self, OpenError, STATE_FILE, Store, StoreError};
 use crate::table::Table;
 use crate::watch::Watch;
 use crate::writer::Writer;
@@ -76,7 +76,8 @@ pub enum StartError {
     #[error(
         "the state file {} cannot be used: {message}. It was left as it is, and outgoingd does not start empty in its \
          place; Exim goes by the fallback file meanwhile. Put back a copy from a backup; or move it away, start outgoingd, \
-         and give it what you know: `outgoingctl import` takes an export and cPanel's lists", path.display()
+         and give it what you know: it keeps the last fallback file beside it, as .before, and `outgoingctl import` takes \
+         that, an export, and cPanel's lists", path.display()
     )]
     State {
         /// The file.
@@ -115,12 +116,16 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     }
     warn_of_unknown_names(config);
     let _state_lock = lock_state(&config.state_dir)?;
+    let state_is_new = !config.state_dir.join(STATE_FILE).exists();
     let store = Arc::new(open_store(config)?);
     // The socket first: until it is ours, another daemon may live here, whose fallback file is not ours to write.
     let Socket { listener, path: socket, own } = socket::obtain(config)?;
     // systemd's is not blocking; nobody but this process accepts on it.
     listener.set_nonblocking(false)?;
     let fallback = fallback_of(config)?;
+    if let Some(fallback) = fallback.as_ref().filter(|_| state_is_new) {
+        keep_what_was_known(fallback);
+    }
     let (writer_handle, writer) = Writer::new(store.clone(), table.clone(), stats.clone(), fallback, clock.clone())
         .map_err(|error| unusable(&store, &error))?;
     let connections = Connections::new(places(config), config.limits.max_connections_per_uid);
@@ -281,7 +286,7 @@ fn lock_state(directory: &Path) -> Result<lock::Lock, StartError> {
 
 fn open_store(config: &Config) -> Result<Store, StartError> {
     Store::open(&config.state_dir, config.limits.audit_entries).map_err(|error| {
-        let path = config.state_dir.join("state.redb");
+        let path = config.state_dir.join(STATE_FILE);
         match error {
             OpenError::Unusable(message) => StartError::State { path, message },
             error => StartError::OpenState { path, message: error.to_string() },
@@ -309,6 +314,20 @@ fn fallback_of(config: &Config) -> Result<Option<Fallback>, StartError> {
             );
             Ok(None)
         }
+    }
+}
+
+/// A new state knows nobody. If the fallback file does, the state was lost or moved away, and that file is all that is left.
+fn keep_what_was_known(fallback: &Fallback) {
+    match fallback.set_aside() {
+        Ok(Some(kept)) => {
+            let kept = kept.display();
+            warn!(
+                "the state is new, but the fallback file names who was stopped; they are free now. `outgoingctl import {kept}` stops them again"
+            );
+        }
+        Ok(None) => {}
+        Err(error) => warn!("{error}"),
     }
 }
 

@@ -72,6 +72,28 @@ impl Fallback {
         })
     }
 
+    /// Keeps the present file, if it names anybody, under its name and `.before`; says where.
+    ///
+    /// # Errors
+    ///
+    /// [`FallbackError`]; the file is then where it was.
+    pub fn set_aside(&self) -> Result<Option<PathBuf>, FallbackError> {
+        let error = |source| FallbackError { path: self.path.clone(), source };
+        match fs::read_to_string(&self.path) {
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(error(source)),
+            Ok(text) if text.lines().all(|line| line.starts_with('#')) => Ok(None),
+            Ok(_) => {
+                let mut kept = self.path.as_os_str().to_owned();
+                kept.push(".before");
+                let kept = PathBuf::from(kept);
+                // A copy: until the new file stands in its place, Exim goes by this one.
+                fs::copy(&self.path, &kept).map_err(error)?;
+                Ok(Some(kept))
+            }
+        }
+    }
+
     fn write(&self, table: &Table, now: Timestamp) -> io::Result<File> {
         // O_EXCL: whatever somebody may have put there is not followed and not written to. What a crash has left is removed.
         let create = || File::options().write(true).create_new(true).mode(0o600).open(&self.temporary);

@@ -1,14 +1,14 @@
 //! The way of a lookup: accept, read what is there, answer, close. This is the product; everything else is off its way.
 //!
-//! Shape, and why: [`THREADS`] threads block in accept, read each connection once without waiting, and answer at once what is
-//! complete, which is what Exim sends. So a lookup takes accept, a read (two, if it is the end-of-file that ends the
+//! Shape, and why: [`THREADS`] threads block in accept, read each connection once, and answer at once what is complete there, or a
+//! moment later, which is what Exim sends. So a lookup takes accept, a read (two, if it is the end-of-file that ends the
 //! request), one write, close; no allocation, no timer, no event loop, no other thread. Whoever wakes a thread that blocks in
 //! accept is its peer, and the kernel hands the processor over directly; behind an event loop it costs half as much again
 //! (ARCHITECTURE.md has the figures).
 //!
 //! Only a peer whose request is not there yet ([`slow`](crate::slow)) and one that begins like an administrator's frame
 //! ([`session`](crate::session)) are handed to the administration thread, counted and with a deadline. So a peer can keep a
-//! lookup thread busy for the time of one read and no longer.
+//! lookup thread for a fifth of a millisecond and no longer.
 //!
 //! Bounds: a request's length and deadline; connections that wait, in all and for one user; at descriptor exhaustion
 //! accepting pauses and resumes. A peer that is turned away is told `error`, as one that is too slow, which Exim's snippets
@@ -22,6 +22,7 @@ use crate::stop::Stop;
 use crate::table::Table;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use outgoingd_client::protocol::{frame, text};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,6 +40,10 @@ pub const THREADS: usize = 2;
 
 /// Shortest and longest pause in accepting when descriptors or memory have run out.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How long a lookup thread waits for a request, once. Exim connects before it has put its question together; handing the
+/// connection over would take longer than this.
+const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
 /// The longest text request, its newline, and one byte to see that there is more.
 pub(crate) const BUFFER: usize = text::MAX_REQUEST + 2;
@@ -184,10 +189,9 @@ fn accept(listener: &UnixListener) -> rustix::io::Result<OwnedFd> {
     rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 
-/// Reads what is there, without waiting, but for one turn that is left to others: on a busy machine the peer is often about
-/// to write.
+/// Reads what is there, or comes within [`GRACE`].
 fn look(connection: &OwnedFd, buffer: &mut [u8; BUFFER]) -> (Look, usize) {
-    let (mut length, mut yielded) = (0, false);
+    let (mut length, mut waited) = (0, false);
     loop {
         match rustix::net::recv(connection, &mut buffer[length..], RecvFlags::DONTWAIT) {
             Ok((_, read)) => {
@@ -197,9 +201,10 @@ fn look(connection: &OwnedFd, buffer: &mut [u8; BUFFER]) -> (Look, usize) {
                     decided => return (decided, length),
                 }
             }
-            Err(Errno::AGAIN) if !yielded => {
-                yielded = true;
-                thread::yield_now();
+            Err(Errno::AGAIN) if !waited => {
+                waited = true;
+                // Whatever comes of it, the next read tells.
+                let _ = poll(&mut [PollFd::new(connection, PollFlags::IN)], Some(&GRACE));
             }
             Err(Errno::AGAIN) => return (Look::Partial, length),
             Err(Errno::INTR) => {}

@@ -23,17 +23,26 @@ fn filled(directory: &Path) -> Vec<u8> {
     fs::read(directory.join("state.redb")).unwrap()
 }
 
-/// How many flags and audit entries there are.
-fn count(store: &Store) -> (usize, usize) {
-    let (mut flags, mut entries) = (0, 0);
-    store.for_each_flag(|_, _, _| flags += 1).unwrap();
+/// All flags and audit entries.
+fn contents(store: &Store) -> Vec<String> {
+    let mut contents = Vec::new();
+    store.for_each_flag(|subject, kind, flag| contents.push(format!("{subject} {kind:?} {flag:?}"))).unwrap();
     store
-        .log_before(None, |_, _| {
-            entries += 1;
+        .log_before(None, |sequence, entry| {
+            contents.push(format!("{sequence} {entry:?}"));
             true
         })
         .unwrap();
-    (flags, entries)
+    contents
+}
+
+/// What is in the file of [`filled`].
+fn expected() -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path());
+    let contents = contents(&Store::open(directory.path(), 1_000).unwrap());
+    assert_eq!(contents.len(), 2 * SUBJECTS);
+    contents
 }
 
 /// Puts `bytes` in the place of the state file and opens it; where that fails, the file must be untouched.
@@ -51,7 +60,7 @@ fn open(directory: &Path, bytes: &[u8]) -> Result<Store, OpenError> {
 fn a_state_file_is_found_again_as_it_was_left() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = filled(directory.path());
-    assert_eq!(count(&open(directory.path(), &bytes).unwrap()), (SUBJECTS, SUBJECTS));
+    assert_eq!(contents(&open(directory.path(), &bytes).unwrap()), expected());
 }
 
 #[test]
@@ -70,6 +79,7 @@ fn an_empty_a_truncated_and_a_foreign_file_are_unusable() {
 fn a_flipped_bit_is_noticed_wherever_it_says_something() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = filled(directory.path());
+    let expected = expected();
     let mut unusable = 0;
     let used = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
     let positions = (0..320).chain((320..used).step_by(509));
@@ -78,7 +88,7 @@ fn a_flipped_bit_is_noticed_wherever_it_says_something() {
         damaged[position] ^= 1 << (round % 8);
         match open(directory.path(), &damaged) {
             // Free space, padding, or a copy of something: then nothing is missing.
-            Ok(store) => assert_eq!(count(&store), (SUBJECTS, SUBJECTS), "bit {round} of byte {position}"),
+            Ok(store) => assert_eq!(contents(&store), expected, "bit {round} of byte {position}"),
             Err(OpenError::Unusable(_)) => unusable += 1,
             Err(error) => panic!("bit of byte {position}: {error}"),
         }
@@ -90,7 +100,7 @@ fn a_flipped_bit_is_noticed_wherever_it_says_something() {
 fn a_state_file_that_was_never_finished_is_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("state.redb.new"), "cut off by a crash").unwrap();
-    assert_eq!(count(&Store::open(directory.path(), 1_000).unwrap()), (0, 0));
+    assert!(contents(&Store::open(directory.path(), 1_000).unwrap()).is_empty());
     assert!(!directory.path().join("state.redb.new").exists());
 }
 
@@ -100,5 +110,5 @@ fn after_a_recovery_everything_committed_is_there() {
     filled(directory.path());
     let store = Store::open(directory.path(), 1_000).unwrap();
     store.recover().unwrap();
-    assert_eq!(count(&store), (SUBJECTS, SUBJECTS));
+    assert_eq!(contents(&store), expected());
 }

@@ -86,6 +86,45 @@ fn a_state_file_that_makes_no_sense_stops_the_daemon_with_78_and_is_left_alone()
 }
 
 #[test]
+fn exims_user_with_its_own_group_alone_may_ask_and_read() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    let program = daemon.home().join("outgoingctl");
+    fs::copy(daemon.program("outgoingctl"), &program)?;
+    let as_exim = |program: &Path, arguments: &[&str]| {
+        Command::new("setpriv")
+            .args(["--reuid=Debian-exim", "--regid=Debian-exim", "--clear-groups", "--"])
+            .arg(program)
+            .args(arguments)
+            .output()
+    };
+    let socket = daemon.socket().display().to_string();
+    let asked = as_exim(&program, &["--socket", &socket, "check", "alice"])?;
+    assert!(asked.stdout.starts_with(b"hold"), "{asked:?}");
+    let read = as_exim(Path::new("cat"), &[&daemon.fallback().display().to_string()])?;
+    assert!(String::from_utf8_lossy(&read.stdout).contains("alice: hold"), "{read:?}");
+    let written = as_exim(Path::new("touch"), &[&daemon.home().join("exim/x").display().to_string()])?;
+    assert!(!written.status.success(), "Exim's user may write where only the daemon should");
+    Ok(())
+}
+
+#[test]
+fn a_state_that_was_lost_leaves_what_the_fallback_file_knew_to_be_imported() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).owner("shop.test", "alice").start()?;
+    daemon.must(&["hold", "alice", "bob@shop.test"])?;
+    daemon.stop()?;
+    fs::remove_file(state_file(&daemon))?;
+    daemon.start_again()?;
+    let kept = daemon.home().join("exim/fallback.before").display().to_string();
+    assert!(daemon.log().contains(&format!("outgoingctl import {kept}")), "{}", daemon.log());
+    assert!(daemon.must(&["check", "alice"])?.starts_with("ok"));
+    daemon.must(&["import", &kept])?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "bob@shop.test"])?.starts_with("hold"));
+    Ok(())
+}
+
+#[test]
 fn a_second_daemon_on_the_same_state_or_socket_says_so_and_exits() -> Result<()> {
     let daemon = Daemon::builder().accounts(&["alice"]).start()?;
     daemon.must(&["hold", "alice"])?;
@@ -128,7 +167,7 @@ fn a_socket_left_behind_is_replaced_and_a_file_in_its_place_is_not() -> Result<(
 }
 
 #[test]
-fn state_is_the_daemons_alone_and_exims_user_reaches_the_rest_whatever_the_mask() -> Result<()> {
+fn files_and_directories_have_their_modes_whatever_the_mask() -> Result<()> {
     let mut daemon = Daemon::builder().start()?;
     daemon.stop()?;
     let home = daemon.home().to_path_buf();
@@ -137,7 +176,7 @@ fn state_is_the_daemons_alone_and_exims_user_reaches_the_rest_whatever_the_mask(
         "socket = '{}'\nstate-dir = '{}'\nfallback-file = '{}'\n",
         at("run/socket"),
         at("new-state"),
-        at("exim/fallback")
+        at("other/fallback")
     );
     fs::write(daemon.configuration(), configuration)?;
     let script = "umask 077; exec \"$0\" --config \"$1\"";
@@ -149,7 +188,7 @@ fn state_is_the_daemons_alone_and_exims_user_reaches_the_rest_whatever_the_mask(
         .spawn()?;
     let modes = wait_until("the socket", std::time::Duration::from_secs(10), || {
         Ok(home.join("run/socket").exists()
-            && home.join("exim/fallback").exists()
+            && home.join("other/fallback").exists()
             && mode(&home.join("run/socket"))? == 0o660)
     });
     running.kill()?;
@@ -159,8 +198,8 @@ fn state_is_the_daemons_alone_and_exims_user_reaches_the_rest_whatever_the_mask(
         ("new-state", 0o700),
         ("new-state/state.redb", 0o600),
         ("run", 0o755),
-        ("exim", 0o750),
-        ("exim/fallback", 0o640),
+        ("other", 0o750),
+        ("other/fallback", 0o640),
     ];
     for (name, expected) in expected {
         assert_eq!(mode(&home.join(name))?, expected, "{name}");
@@ -235,7 +274,7 @@ fn a_full_disk_refuses_changes_whole_and_lookups_go_on() -> Result<()> {
 }
 
 #[test]
-fn a_read_only_disk_refuses_changes_and_lookups_go_on() -> Result<()> {
+fn on_a_read_only_disk_the_daemon_does_not_start_and_leaves_the_state_for_later() -> Result<()> {
     let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
     daemon.stop()?;
     let disk = SmallDisk::mount(daemon.home().join("state"), "8m")?;

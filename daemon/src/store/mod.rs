@@ -34,6 +34,9 @@ const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
 /// Numbers about the file itself.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
+/// Name of the state file in its directory.
+pub const STATE_FILE: &str = "state.redb";
+
 /// Key in [`META`]: the layout of the file.
 const FORMAT: &str = "format";
 /// The layout that this code writes.
@@ -92,7 +95,7 @@ impl Store {
     ///
     /// [`OpenError`]. Whatever is wrong with it, a file that exists is left as it is.
     pub fn open(directory: &Path, audit_entries: u64) -> Result<Store, OpenError> {
-        let path = directory.join("state.redb");
+        let path = directory.join(STATE_FILE);
         let database = open::open(&path)?;
         Ok(Store { path, audit_entries, database: RwLock::new(Some(database)) })
     }

@@ -6,19 +6,23 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::command::{Finished, finish};
 use super::{public_directory, wait_until};
+
+/// Exim's own group on Debian, to whom the socket and the fallback file belong, as installed.
+const EXIM_GROUP: &str = "Debian-exim";
 
 /// How long starting, reloading and stopping may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,6 +44,7 @@ pub struct DaemonBuilder {
     owners: Vec<(String, String)>,
     settings: String,
     tables: String,
+    for_everyone: bool,
 }
 
 impl DaemonBuilder {
@@ -54,6 +59,13 @@ impl DaemonBuilder {
     #[must_use]
     pub fn owner(mut self, domain: &str, account: &str) -> Self {
         self.owners.push((domain.to_owned(), account.to_owned()));
+        self
+    }
+
+    /// Every local user may connect, not only Exim.
+    #[must_use]
+    pub fn for_everyone(mut self) -> Self {
+        self.for_everyone = true;
         self
     }
 
@@ -86,13 +98,14 @@ impl DaemonBuilder {
 
     fn write_files(&self, daemon: &Daemon) -> Result<()> {
         let Self { settings, tables, .. } = self;
+        let mode = if self.for_everyone { "0666" } else { "0660" };
         let home = daemon.home().display();
         let configuration = format!(
             "socket = '{home}/socket'\n\
-             socket-mode = '0666'\n\
+             socket-mode = '{mode}'\n\
+             socket-group = '{EXIM_GROUP}'\n\
              state-dir = '{home}/state'\n\
-             fallback-file = '{home}/fallback'\n\
-             fallback-mode = '0644'\n\
+             fallback-file = '{home}/exim/fallback'\n\
              {settings}\n\
              [accounts]\nsource = 'file'\npath = '{home}/accounts'\n\n\
              [domains]\nowners = '{home}/owners'\n\n\
@@ -100,6 +113,12 @@ impl DaemonBuilder {
         );
         fs::write(daemon.configuration(), configuration)?;
         fs::create_dir(daemon.home().join("state"))?;
+        // As the tmpfiles line makes it: what is in it belongs to Exim's own group.
+        let exim = daemon.home().join("exim");
+        fs::create_dir(&exim)?;
+        let group = Command::new("chgrp").arg(EXIM_GROUP).arg(&exim).status()?;
+        ensure!(group.success(), "no group {EXIM_GROUP}: it comes with Exim");
+        fs::set_permissions(&exim, Permissions::from_mode(0o2750))?;
         fs::write(daemon.home().join("accounts"), self.account_list())?;
         fs::write(daemon.home().join("owners"), self.owner_map())?;
         Ok(())
@@ -147,7 +166,7 @@ impl Daemon {
     /// The file that Exim reads while the daemon does not answer.
     #[must_use]
     pub fn fallback(&self) -> PathBuf {
-        self.home().join("fallback")
+        self.home().join("exim/fallback")
     }
 
     /// Its process.

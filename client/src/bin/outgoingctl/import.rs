@@ -1,6 +1,7 @@
 //! Reading the lines of an import. Pure: what a line means is decided here, what becomes of it by the daemon.
 //!
-//! A line is a JSON object as `export` prints it, or a plain name, as in cPanel's `/etc/outgoing_mail_hold_users` and
+//! A line is a JSON object as `export` prints it; a name and its verdict, as in the daemon's fallback file
+//! (`bob@example.com: hold`, `*@example.com: suspend`); or a plain name, as in cPanel's `/etc/outgoing_mail_hold_users` and
 //! `/etc/outgoing_mail_suspended_users`. Empty lines and lines that start with `#` do not count.
 
 use crate::rows;
@@ -29,8 +30,33 @@ pub(crate) fn parse(line: &str, plain: Option<Kind>) -> Result<Option<Flag>, Str
         let row: rows::Flag = serde_json::from_str(line).map_err(|error| format!("is no flag in JSON: {error}"))?;
         return Flag::try_from(row).map(Some);
     }
+    if let Some((key, verdict)) = line.rsplit_once(": ") {
+        let kind = match verdict {
+            "hold" => Kind::Hold,
+            "suspend" => Kind::Suspend,
+            "ok" => return Ok(None),
+            _ => return Err("is no name with hold or suspend behind it".to_owned()),
+        };
+        return Ok(Some(bare(subject_of(key), kind)));
+    }
     let kind = plain.ok_or("is a plain name; say with --as hold or --as suspend what it means")?;
-    Ok(Some(Flag { subject: line.to_owned(), kind, since: None, until: None, by: None, reason: None, notice: None }))
+    Ok(Some(bare(line.to_owned(), kind)))
+}
+
+fn bare(subject: String, kind: Kind) -> Flag {
+    Flag { subject, kind, since: None, until: None, by: None, reason: None, notice: None }
+}
+
+/// The subject of a key in a fallback file, where a domain is `*@example.com` and what Exim would cut is quoted.
+fn subject_of(key: &str) -> String {
+    let key = match key.strip_prefix('"').and_then(|key| key.strip_suffix('"')) {
+        Some(quoted) => quoted.replace("\\\"", "\"").replace("\\\\", "\\"),
+        None => key.to_owned(),
+    };
+    match key.strip_prefix("*@") {
+        Some(domain) => format!("@{domain}"),
+        None => key,
+    }
 }
 
 /// What the plain names in a file mean, by the file's name: cPanel's lists say it in theirs.
@@ -83,6 +109,17 @@ mod tests {
         assert_eq!(parse("alice", Some(Kind::Hold)).unwrap().unwrap().kind, Kind::Hold);
         assert!(parse("alice", None).unwrap_err().contains("--as"));
         assert_eq!(parse("  # comment", None), Ok(None));
+    }
+
+    #[test]
+    fn the_lines_of_a_fallback_file_are_read() {
+        let read = |line| parse(line, None).unwrap().map(|flag| (flag.subject, flag.kind));
+        assert_eq!(read("bob@example.com: hold"), Some(("bob@example.com".to_owned(), Kind::Hold)));
+        assert_eq!(read("*@example.com: suspend"), Some(("@example.com".to_owned(), Kind::Suspend)));
+        assert_eq!(read("*: hold"), Some(("*".to_owned(), Kind::Hold)));
+        assert_eq!(read("root: ok"), None);
+        assert_eq!(read(r#""a:b\"c\\d@example.com": hold"#), Some((r#"a:b"c\d@example.com"#.to_owned(), Kind::Hold)));
+        assert!(parse("alice: maybe", None).is_err());
     }
 
     #[test]
