@@ -88,7 +88,7 @@ fn held_mail_that_has_seen_forced_deliveries_leaves_seconds_after_its_release() 
     bed.exim.run_queue("-qff")?;
     bed.release("alice")?;
     // A forced delivery leaves a retry time of one second behind.
-    wait_until("an ordinary queue run that delivers", Duration::from_secs(5), || {
+    wait_until("an ordinary queue run that delivers", Duration::from_secs(10), || {
         bed.exim.run_queue("-q")?;
         Ok(!bed.outside.recipients().is_empty())
     })?;
@@ -108,6 +108,25 @@ fn other_senders_mail_to_the_same_recipient_is_not_delayed() -> Result<()> {
     let received = bed.outside.received();
     assert_eq!(received.len(), 1);
     assert_eq!(received[0].sender, "carol@local.test");
+    Ok(())
+}
+
+#[test]
+fn a_forced_delivery_of_held_mail_delays_other_senders_mail_to_the_same_recipient_by_a_second_and_no_more() -> Result<()>
+{
+    let bed = Bed::varied(|exim| exim.retry(RETRY_AS_ON_DEBIAN))?;
+    bed.hold("alice")?;
+    let id = bed.exim.submit_as("alice", &letter(), Delivery::Queued)?.accepted()?;
+    bed.exim.run_queue("-qff")?;
+    let same = Letter::new("carol@local.test", &["friend@outside.test"]);
+    bed.exim.submit_as("carol", &same, Delivery::Queued)?.accepted()?;
+    // With an interval as sites have it, a quarter of an hour, this would be in vain.
+    wait_until("an ordinary queue run that delivers", Duration::from_secs(10), || {
+        bed.exim.run_queue("-q")?;
+        Ok(!bed.outside.recipients().is_empty())
+    })?;
+    assert_eq!(bed.outside.received()[0].sender, "carol@local.test");
+    assert_eq!(bed.waiting(&id)?, ["friend@outside.test"]);
     Ok(())
 }
 

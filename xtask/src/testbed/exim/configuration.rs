@@ -61,6 +61,7 @@ pub struct EximBuilder {
     policy: Option<Policy>,
     outside: Option<SocketAddr>,
     reuse_connections: bool,
+    macros: String,
     main: String,
     routers: String,
     retry: Option<String>,
@@ -87,6 +88,13 @@ impl EximBuilder {
     #[must_use]
     pub fn reuse_connections(mut self) -> Self {
         self.reuse_connections = true;
+        self
+    }
+
+    /// Macros of the snippets that a site sets, before they are included.
+    #[must_use]
+    pub fn macros(mut self, lines: &str) -> Self {
+        add(&mut self.macros, lines);
         self
     }
 
@@ -119,7 +127,7 @@ impl EximBuilder {
     /// The text of the configuration for an Exim that lives in `home`.
     #[must_use]
     pub(super) fn text(&self, home: &Path) -> String {
-        let mut text = self.macros();
+        let mut text = self.macro_section();
         text += &self.main_section(home);
         text += &self.acl_section();
         text += &self.router_section();
@@ -131,7 +139,7 @@ impl EximBuilder {
         text
     }
 
-    fn macros(&self) -> String {
+    fn macro_section(&self) -> String {
         let mut text = String::new();
         if let Some(policy) = &self.policy {
             text = format!(
@@ -141,7 +149,7 @@ impl EximBuilder {
                 policy.timeout
             );
         }
-        text + &self.snippet("macros")
+        text + &self.macros + &self.snippet("macros")
     }
 
     fn main_section(&self, home: &Path) -> String {
