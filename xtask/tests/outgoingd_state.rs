@@ -1,6 +1,6 @@
 //! What was acknowledged is there again, whatever happened in between; and a state that makes no sense stops the daemon.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -269,6 +269,44 @@ fn a_full_disk_refuses_changes_whole_and_lookups_go_on() -> Result<()> {
     daemon.kill9()?;
     daemon.start_again()?;
     assert_eq!(daemon.must(&["export"])?.lines().count(), 2_000);
+    daemon.stop()?;
+    Ok(())
+}
+
+#[test]
+fn on_a_disk_that_becomes_read_only_changes_are_refused_and_lookups_go_on() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
+    daemon.stop()?;
+    // An ext4 of its own, whose journal can be made to give up: it is then read-only, as after an error of the disk.
+    let image = daemon.home().join("image");
+    fs::File::create(&image)?.set_len(32 << 20)?;
+    ensure!(Command::new("mkfs.ext4").arg("-q").arg(&image).status()?.success(), "cannot make a file system");
+    let at = daemon.home().join("state");
+    let mount = || -> Result<SmallDisk> {
+        let mounted = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at).status()?;
+        ensure!(mounted.success(), "mounting a file takes root and a loop device");
+        Ok(SmallDisk(at.clone()))
+    };
+    let disk = mount()?;
+    daemon.start_again()?;
+    daemon.must(&["hold", "alice"])?;
+    ensure!(Command::new("sync").arg("-f").arg(&at).status()?.success());
+    disk.remount("abort")?;
+
+    let refused = daemon.ctl(&["hold", "carol"])?;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("ead-only") && refused.stderr.contains("nothing was acknowledged"), "{refused:?}");
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "carol"])?.starts_with("ok"));
+    assert!(fs::read_to_string(daemon.fallback())?.contains("alice: hold"));
+
+    // Mended, by whoever mends disks, and mounted again.
+    daemon.stop()?;
+    drop(disk);
+    let _disk = mount()?;
+    daemon.start_again()?;
+    assert_eq!(daemon.must(&["export"])?.lines().count(), 1, "what was acknowledged, and nothing else");
+    daemon.must(&["hold", "carol"])?;
     daemon.stop()?;
     Ok(())
 }
