@@ -2,7 +2,7 @@
 //!
 //! A change is written to the state file and synced, then made visible in the table, then in the fallback file, then
 //! acknowledged, in this order. Changes that wait are committed together: one transaction, one sync, one fallback file.
-//! Only where the fallback file is so large that writing it takes long (hundreds of thousands of flags), it follows behind a
+//! Only where the fallback file is so large that writing it takes long (tens of thousands of flags), it follows behind a
 //! row of changes instead of each ([`UNHURRIED`]). The writer also ends what has reached its end: flags, and passes older
 //! than [`PASS_LIFETIME`].
 //!
@@ -37,7 +37,7 @@ const GROUP: usize = 10_000;
 const PASS_LIFETIME: u64 = 30 * 24 * 3600;
 
 /// A fallback file that takes longer than this to write is written once for all changes of a while ten times as long.
-const UNHURRIED: Duration = Duration::from_millis(50);
+const UNHURRIED: Duration = Duration::from_millis(5);
 
 /// Longest sleep between looks at the clock, which may be set while the writer sleeps.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
