@@ -19,7 +19,7 @@ struct Arguments {
 enum Chore {
     /// Run everything that must pass before a change is merged; installs Exim where it is missing.
     Test,
-    /// Measure what outgoingd costs, each figure a ratio within one run; about five minutes.
+    /// Measure what outgoingd costs, each figure a ratio within one run; about a minute.
     Bench {
         #[command(flatten)]
         length: LengthArgument,
@@ -48,7 +48,7 @@ enum Chore {
 
 #[derive(Debug, Args)]
 struct LengthArgument {
-    /// In about one minute, and less exact.
+    /// In half the time, and less exact.
     #[arg(long)]
     quick: bool,
 }

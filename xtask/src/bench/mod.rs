@@ -29,9 +29,9 @@ use crate::testbed::Daemon;
 /// How long the benchmark takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// About five minutes.
+    /// About a minute.
     Full,
-    /// About one.
+    /// Half of that.
     Quick,
 }
 
