@@ -12,6 +12,12 @@ use std::io::Write as _;
 use super::{Length, daemon_with, progress};
 use crate::testbed::{Exim, public_directory};
 
+/// Records of the databases.
+const RECORDS: usize = 100_000;
+
+/// From key to key; a prime, so that all records have their turn.
+const STRIDE: usize = 7_919;
+
 /// One way to look a sender up, and what one lookup takes.
 #[derive(Clone, Debug)]
 pub(super) struct Rival {
@@ -26,14 +32,14 @@ pub(super) fn inside_one_exim(length: Length) -> Result<Vec<Rival>> {
     let home = public_directory()?;
     let daemon = daemon_with(1_000)?;
     let exim = Exim::builder().start()?;
-    let nothing = expanded(&exim, count, |key| format!("${{lc:{key}}}"))?;
+    let nothing = expanded(&exim, count, 1_000, |key| format!("${{lc:{key}}}"))?;
     let mut rivals = Vec::new();
     let mut add = |name: &str, microseconds: f64| {
         rivals.push(Rival { name: name.to_owned(), microseconds: microseconds - nothing });
     };
     let socket = daemon.socket().display().to_string();
     let asked = |key: &str| format!("${{readsocket{{{socket}}}{{check id= {key}\\n}}{{2s}}{{}}{{failed}}}}");
-    add("outgoingd", expanded(&exim, count, asked)?);
+    add("outgoingd", expanded(&exim, count, 1_000, asked)?);
     for lines in [1_000, 10_000, 100_000] {
         let file = home.path().join(format!("list{lines}"));
         fs::write(
@@ -44,26 +50,26 @@ pub(super) fn inside_one_exim(length: Length) -> Result<Vec<Rival>> {
         // A long list takes milliseconds a lookup; fewer say as much.
         let count = if lines > 10_000 { count / 10 } else { count };
         let searched = |key: &str| format!("${{lookup{{{key}}}lsearch{{{file}}}{{$value}}{{ok}}}}");
-        add(&format!("lsearch, {lines} lines"), expanded(&exim, count, searched)?);
+        add(&format!("lsearch, {lines} lines"), expanded(&exim, count, lines, searched)?);
     }
     let cdb = cdb(home.path())?;
     add(
         "cdb, 100000 records",
-        expanded(&exim, count, |key| format!("${{lookup{{{key}}}cdb{{{cdb}}}{{$value}}{{ok}}}}"))?,
+        expanded(&exim, count, RECORDS, |key| format!("${{lookup{{{key}}}cdb{{{cdb}}}{{$value}}{{ok}}}}"))?,
     );
     let sqlite = sqlite(home.path())?;
     let queried = |key: &str| {
         format!("${{lookup sqlite,file={sqlite} {{select verdict from flags where subject='{key}';}}{{$value}}{{ok}}}}")
     };
-    add("sqlite, 100000 rows", expanded(&exim, count, queried)?);
+    add("sqlite, 100000 rows", expanded(&exim, count, RECORDS, queried)?);
     Ok(rivals)
 }
 
-/// Microseconds for one expansion, each with another key.
-fn expanded(exim: &Exim, count: usize, expression: impl Fn(&str) -> String) -> Result<f64> {
+/// Microseconds for one expansion, each with another key, spread over so many records.
+fn expanded(exim: &Exim, count: usize, among: usize, expression: impl Fn(&str) -> String) -> Result<f64> {
     let mut input = String::new();
     for number in 0..count {
-        let _ = writeln!(input, "{}", expression(&format!("user{}@bench.test", number * 7)));
+        let _ = writeln!(input, "{}", expression(&format!("user{}@bench.test", number * STRIDE % among)));
     }
     let begun = Instant::now();
     let answers = exim.expand_lines(&input)?;
@@ -77,7 +83,7 @@ fn expanded(exim: &Exim, count: usize, expression: impl Fn(&str) -> String) -> R
 fn cdb(directory: &Path) -> Result<String> {
     let path = directory.join("list.cdb");
     let mut records = String::new();
-    for number in 0..100_000 {
+    for number in 0..RECORDS {
         let key = format!("user{number}@bench.test");
         let _ = writeln!(records, "+{},4:{key}->hold", key.len());
     }
@@ -89,7 +95,7 @@ fn cdb(directory: &Path) -> Result<String> {
 fn sqlite(directory: &Path) -> Result<String> {
     let path = directory.join("list.sqlite");
     let mut statements = "create table flags (subject text primary key, verdict text); begin;\n".to_owned();
-    for number in 0..100_000 {
+    for number in 0..RECORDS {
         let _ = writeln!(statements, "insert into flags values ('user{number}@bench.test', 'hold');");
     }
     statements.push_str("commit;\n");
