@@ -107,6 +107,11 @@ pub enum StartError {
 ///
 /// [`StartError`].
 pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), StartError> {
+    let mut watch = Watch::new();
+    watch.follow(sources(&overrides, config));
+    // Read again now that a change would be seen: what follows goes by this, and whatever comes later is told by the watch.
+    let config = &overrides.load()?;
+    watch.follow(sources(&overrides, config));
     let clock = Clock::system();
     let stats = Arc::new(Stats::default());
     let table = Arc::new(Table::default());
@@ -175,7 +180,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
         service::ready(&status_line(&requests, &[]));
         tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
-        attend(&requests, &mut reloader, signals).await;
+        attend(&requests, &mut reloader, signals, watch).await;
         service::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
@@ -231,12 +236,11 @@ fn stop_lookups(threads: Vec<thread::JoinHandle<()>>, socket: &Path) {
 }
 
 /// Waits for signals and changed files, and keeps the status line, until a signal says stop.
-async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signals) {
-    let mut watch = Watch::new();
+async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signals, mut watch: Watch) {
     let mut status_ticks = time::interval(STATUS_PERIOD);
     let (mut wrong, mut last_status) = (Vec::new(), String::new());
     loop {
-        watch.follow(sources(reloader));
+        watch.follow(sources(&reloader.overrides, &reloader.config));
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
@@ -247,7 +251,7 @@ async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signa
             }
             () = watch.changed() => {
                 // A directory may be another one now, and is to be watched before it is read.
-                watch.follow(sources(reloader));
+                watch.follow(sources(&reloader.overrides, &reloader.config));
                 wrong = reloader.reload().await;
             }
             _ = status_ticks.tick() => {}
@@ -261,9 +265,9 @@ async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signa
 }
 
 /// The files and directories that a reload reads.
-fn sources(reloader: &Reloader) -> impl Iterator<Item = &Path> {
-    let configuration = reloader.overrides.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
-    iter::once(configuration).chain(reloader.config.sources())
+fn sources<'a>(overrides: &'a Overrides, config: &'a Config) -> impl Iterator<Item = &'a Path> {
+    let configuration = overrides.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
+    iter::once(configuration).chain(config.sources())
 }
 
 /// What a person wants to see in `systemctl status`.

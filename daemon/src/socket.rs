@@ -139,7 +139,7 @@ fn clear_the_way(path: &Path) -> Result<(), SocketError> {
 fn bind(path: &Path) -> Result<UnixListener, Errno> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // The mask is the process's, which at this time has one thread.
+    // The mask is the process's; no other thread of it makes files at this time.
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = rustix::net::bind(&socket, &address);
     rustix::process::umask(before);

@@ -2,7 +2,7 @@
 //!
 //! A change is written to the state file and synced, then made visible in the table, then in the fallback file, then
 //! acknowledged, in this order. Changes that wait are committed together: one transaction, one sync, one fallback file.
-//! Only where the fallback file is so large that writing it takes long (tens of thousands of flags), it follows behind a
+//! Only where the fallback file is so long that writing it takes its time (tens of thousands of flags), it follows behind a
 //! row of changes instead of each ([`UNHURRIED`]). The writer also ends what has reached its end: flags, and passes older
 //! than [`PASS_LIFETIME`].
 //!
@@ -36,8 +36,9 @@ const GROUP: usize = 10_000;
 /// How long a pass is kept. A message that was let through is gone or bounced long before.
 const PASS_LIFETIME: u64 = 30 * 24 * 3600;
 
-/// A fallback file that takes longer than this to write is written once for all changes of a while ten times as long.
-const UNHURRIED: Duration = Duration::from_millis(5);
+/// A fallback file longer than this many bytes (some 30,000 flags) is written once for all changes of a while that is ten
+/// times as long as writing it takes.
+const UNHURRIED: u64 = 1 << 20;
 
 /// Longest sleep between looks at the clock, which may be set while the writer sleeps.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
@@ -106,7 +107,8 @@ struct FileState {
     stale: bool,
     /// Why it could not be written, as was said already.
     failure: Option<String>,
-    /// How long writing it took, and when it was written.
+    /// How long it is, how long writing it took, and when it was written.
+    size: u64,
     took: Duration,
     at: Instant,
 }
@@ -150,7 +152,7 @@ impl Writer {
         clock: Clock,
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
-        let file = FileState { stale: true, failure: None, took: Duration::ZERO, at: Instant::now() };
+        let file = FileState { stale: true, failure: None, size: 0, took: Duration::ZERO, at: Instant::now() };
         let mut writer = Writer {
             jobs,
             store,
@@ -351,10 +353,11 @@ impl Writer {
         if haste == Haste::Unhurried && !self.file.rest().is_zero() {
             return;
         }
-        let begun = Instant::now();
+        let (begun, mut size) = (Instant::now(), 0);
         let failure = match fallback.replace(&self.table, self.clock.now()) {
             Ok(file) => {
                 self.stats.fallback_writes.fetch_add(1, Relaxed);
+                size = file.metadata().map_or(0, |file| file.len());
                 self.unsynced = Some(file);
                 None
             }
@@ -368,7 +371,7 @@ impl Writer {
             None if self.file.failure.is_some() => info!("the fallback file is current again"),
             _ => {}
         }
-        self.file = FileState { stale: failure.is_some(), failure, took: begun.elapsed(), at: Instant::now() };
+        self.file = FileState { stale: failure.is_some(), failure, size, took: begun.elapsed(), at: Instant::now() };
         self.stats.fallback_stale.store(self.file.failure.is_some(), Relaxed);
     }
 
@@ -388,7 +391,7 @@ enum Haste {
 impl FileState {
     /// How long to leave the file alone, since writing it takes so long.
     fn rest(&self) -> Duration {
-        if self.took < UNHURRIED { Duration::ZERO } else { (self.took * 10).saturating_sub(self.at.elapsed()) }
+        if self.size < UNHURRIED { Duration::ZERO } else { (self.took * 10).saturating_sub(self.at.elapsed()) }
     }
 }
 

@@ -272,8 +272,7 @@ fn a_socket_that_is_handed_over_is_used_and_left_in_its_place() -> Result<()> {
         .arg(daemon.configuration())
         .spawn();
     let running = Ending(activator.context("systemd-socket-activate is part of the package systemd")?);
-    wait_until("the socket", PATIENCE, || Ok(daemon.socket().exists()))?;
-    assert_eq!(ask(&daemon, "check alice")?, "hold");
+    wait_until("the socket", PATIENCE, || Ok(ask(&daemon, "check alice").is_ok_and(|reply| reply == "hold")))?;
     assert!(daemon.must(&["list"])?.contains("alice"));
     // The activator has become the daemon.
     let mut running = running;

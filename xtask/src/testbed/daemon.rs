@@ -313,6 +313,7 @@ impl Daemon {
             let length = match self.manager.recv(&mut datagram) {
                 Ok(length) => length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error).context("the notification socket failed"),
             };
             let text = String::from_utf8_lossy(&datagram[..length]);
