@@ -41,8 +41,8 @@ pub const THREADS: usize = 2;
 /// Shortest and longest pause in accepting when descriptors or memory have run out.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// How long a lookup thread waits for a request, once. Exim connects before it has put its question together; handing the
-/// connection over would take longer than this.
+/// How long a lookup thread waits for a request that is not there yet, once, before it hands the connection over. Long enough
+/// for a peer between its connect and its write, short enough to cost the next one nothing that shows.
 const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
 /// The longest text request, its newline, and one byte to see that there is more.

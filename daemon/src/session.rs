@@ -1,7 +1,7 @@
 //! One administrator's connection: frame in, request carried out, frame out, and again.
 //!
-//! Sessions run on a thread of their own, so that nothing an administrator asks for, however large, delays a lookup. What
-//! may wait for the disk or for NSS waits on yet another thread. A peer without any right is told so once and
+//! Sessions run on the administration thread, so that nothing an administrator asks for, however large, delays a lookup. What
+//! may wait for the disk or for NSS waits on helper threads. A peer without any right is told so once and
 //! disconnected.
 
 use crate::authorise::{self, Peer, Right};
@@ -13,7 +13,6 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use outgoingd_client::protocol::message::{Call, Cause, Refusal, Reply};
-
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

@@ -42,7 +42,6 @@ pub struct Daemon {
 pub struct DaemonBuilder {
     accounts: Vec<String>,
     owners: Vec<(String, String)>,
-    settings: String,
     tables: String,
     for_everyone: bool,
 }
@@ -69,14 +68,6 @@ impl DaemonBuilder {
         self
     }
 
-    /// More keys outside of tables.
-    #[must_use]
-    pub fn settings(mut self, toml: &str) -> Self {
-        self.settings.push_str(toml);
-        self.settings.push('\n');
-        self
-    }
-
     /// More tables.
     #[must_use]
     pub fn tables(mut self, toml: &str) -> Self {
@@ -97,7 +88,7 @@ impl DaemonBuilder {
     }
 
     fn write_files(&self, daemon: &Daemon) -> Result<()> {
-        let Self { settings, tables, .. } = self;
+        let Self { tables, .. } = self;
         let mode = if self.for_everyone { "0666" } else { "0660" };
         let home = daemon.home().display();
         let configuration = format!(
@@ -106,7 +97,6 @@ impl DaemonBuilder {
              socket-group = '{EXIM_GROUP}'\n\
              state-dir = '{home}/state'\n\
              fallback-file = '{home}/exim/fallback'\n\
-             {settings}\n\
              [accounts]\nsource = 'file'\npath = '{home}/accounts'\n\n\
              [domains]\nowners = '{home}/owners'\n\n\
              {tables}"
