@@ -2,9 +2,8 @@
 //!
 //! Shape, and why: [`THREADS`] threads block in accept, read each connection once, and answer at once what is complete there, or a
 //! moment later, which is what Exim sends. So a lookup takes accept, a read (two, if it is the end-of-file that ends the
-//! request), one write, close; no allocation, no timer, no event loop, no other thread. Whoever wakes a thread that blocks in
-//! accept is its peer, and the kernel hands the processor over directly; behind an event loop it costs half as much again
-//! (ARCHITECTURE.md has the figures).
+//! request), one write, close; no allocation, no timer, no event loop, no other thread. Behind an event loop a
+//! lookup took longer in every run (ARCHITECTURE.md has the figures).
 //!
 //! Only a peer whose request is not there yet ([`slow`](crate::slow)) and one that begins like an administrator's frame
 //! ([`session`](crate::session)) are handed to the administration thread, counted and with a deadline. So a peer can keep a
