@@ -59,7 +59,9 @@ pub fn right(peer: &Peer, rules: &Rules) -> Right {
 pub fn needed(request: &Request) -> Right {
     match request {
         Request::Set { .. } | Request::Clear { .. } | Request::Pass { .. } | Request::Import { .. } => Right::Change,
-        Request::Status { .. } | Request::List { .. } | Request::Log { .. } | Request::Stats => Right::Look,
+        Request::Status { .. } | Request::List { .. } | Request::Log { .. } | Request::Stats | Request::Settle => {
+            Right::Look
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Start and stop: what is made in which order, and taken down in which.
 //!
 //! The main thread does the *administration*: sessions, slow peers, signals, watching, status. Some threads answer *lookups*, one
-//! is the *writer*. None waits for another's work.
+//! is the *writer*, one keeps the fallback file. None waits for another's work.
 
 use crate::authorise::Rules;
 use crate::clock::Clock;
@@ -9,6 +9,7 @@ use crate::config::{self, Config, ConfigError};
 use crate::connections::Connections;
 use crate::directory::{self, DirectoryError};
 use crate::fallback::Fallback;
+use crate::keeper::Keeper;
 use crate::lock::{self, LockError};
 use crate::logging::Level;
 use crate::lookup::{self, Answers, Lookups, THREADS};
@@ -131,8 +132,10 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     if let Some(fallback) = fallback.as_ref().filter(|_| state_is_new) {
         keep_what_was_known(fallback);
     }
-    let (writer_handle, writer) = Writer::new(store.clone(), table.clone(), stats.clone(), fallback, clock.clone())
-        .map_err(|error| unusable(&store, &error))?;
+    let keeper = Keeper::default();
+    let (writer_handle, writer) =
+        Writer::new(store.clone(), table.clone(), stats.clone(), keeper.clone(), clock.clone())
+            .map_err(|error| unusable(&store, &error))?;
     let connections = Connections::new(places(config), config.limits.max_connections_per_uid);
 
     // From here on a panic is a defect that must not leave half a daemon: systemd starts a whole one.
@@ -141,6 +144,8 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     let (visitors, arrivals) = mpsc::unbounded_channel();
     let answers = Answers { table: table.clone(), stats: stats.clone(), clock: clock.clone() };
     let lookups = Lookups { answers: answers.clone(), connections, visitors };
+    let keep = |fallback| keeper.start(fallback, table.clone(), stats.clone(), clock.clone());
+    let keeper_thread = fallback.map(keep).transpose()?;
     let writer_runtime = one_thread()?;
     let writer_thread = spawn("writer", move || writer_runtime.block_on(writer.run()))?;
     let listener = Arc::new(listener);
@@ -155,7 +160,8 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     let requests = Requests {
         store,
         table: table.clone(),
-        writer: writer_handle.clone(),
+        writer: writer_handle,
+        keeper: keeper.clone(),
         stats,
         clock,
         started,
@@ -168,7 +174,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         config: config.clone(),
         policy,
         table,
-        writer: writer_handle,
+        keeper: keeper.clone(),
         level,
     };
     let runtime = one_thread()?;
@@ -202,6 +208,8 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     drop((requests, reloader));
     runtime.shutdown_background();
     join(writer_thread);
+    keeper.stop();
+    keeper_thread.into_iter().for_each(join);
     info!("outgoingd has stopped");
     outcome
 }

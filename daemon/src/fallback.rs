@@ -6,8 +6,8 @@
 //! everything that covers its key. While everyone is stopped, `root: ok` says who is not. A key with letters outside ASCII
 //! stands there once more as Exim spells it.
 //!
-//! It is replaced by a rename, so a reader sees the old file or the new one. It is synced when nobody wants anything for a
-//! second, and not before the rename, since the state file is what is durable and the start writes this one again before READY.
+//! It is replaced by a rename, synced before, so a reader and a crash see the old file or the new one. Other threads may change
+//! the table meanwhile: each line is right for some moment since the writing began, and what had changed before is in it.
 //!
 //! Honest limits: passes are not in it, so a message with a pass waits while the daemon is down. Identities are compared as
 //! Exim has them, without letter case but not in normal form otherwise.
@@ -59,13 +59,13 @@ impl Fallback {
         Ok(Fallback { path: path.to_path_buf(), temporary: beside(".new"), mode, _lock: lock })
     }
 
-    /// Puts the present state in the place of the file, and returns the new one, not yet synced.
+    /// Puts the present state in the place of the file.
     ///
     /// # Errors
     ///
     /// [`FallbackError`]; the file is then as it was.
-    pub fn replace(&self, table: &Table, now: Timestamp) -> Result<File, FallbackError> {
-        let written = self.write(table, now).and_then(|file| fs::rename(&self.temporary, &self.path).map(|()| file));
+    pub fn replace(&self, table: &Table, now: Timestamp) -> Result<(), FallbackError> {
+        let written = self.write(table, now).and_then(|()| fs::rename(&self.temporary, &self.path));
         written.map_err(|source| {
             let _ = fs::remove_file(&self.temporary);
             FallbackError { path: self.path.clone(), source }
@@ -94,7 +94,7 @@ impl Fallback {
         }
     }
 
-    fn write(&self, table: &Table, now: Timestamp) -> io::Result<File> {
+    fn write(&self, table: &Table, now: Timestamp) -> io::Result<()> {
         // O_EXCL: whatever somebody may have put there is not followed and not written to. What a crash has left is removed.
         let create = || File::options().write(true).create_new(true).mode(0o600).open(&self.temporary);
         let file = match create() {
@@ -108,7 +108,7 @@ impl Fallback {
         let mut out = BufWriter::with_capacity(1 << 16, file);
         out.write_all(b"# Written by outgoingd at each change, for Exim to read while outgoingd does not answer.\n")?;
         render(table, now, &mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()
     }
 }
 

@@ -22,6 +22,7 @@ pub mod slow;
 
 // The way of a change.
 pub mod fallback;
+pub mod keeper;
 pub mod requests;
 pub mod session;
 pub mod store;

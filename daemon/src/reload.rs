@@ -6,10 +6,10 @@
 use crate::authorise::Rules;
 use crate::config::{Config, ConfigError};
 use crate::directory::{self, Accounts, DirectoryError};
+use crate::keeper::Keeper;
 use crate::logging::Level;
 use crate::requests::Policy;
 use crate::table::{Owners, Table};
-use crate::writer;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use tracing::{info, warn};
@@ -38,8 +38,8 @@ pub struct Reloader {
     pub policy: Arc<RwLock<Arc<Policy>>>,
     /// Where lookups look.
     pub table: Arc<Table>,
-    /// Who writes the fallback file when owners change.
-    pub writer: writer::Handle,
+    /// Who must know when owners change.
+    pub keeper: Keeper,
     /// What is logged.
     pub level: Level,
 }
@@ -148,7 +148,7 @@ impl Reloader {
         self.level.set(self.config.log_level);
         if let Some(owners) = owners {
             self.table.replace_owners(owners);
-            self.writer.refresh().await;
+            self.keeper.changed();
         }
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         match wrong.as_slice() {

@@ -7,13 +7,14 @@ use crate::clock::Clock;
 use crate::config::Access;
 use crate::directory::Accounts;
 use crate::flag::{self, Kind, MAX_UNTIL, Timestamp};
+use crate::keeper::Keeper;
 use crate::name::{Identity, MessageId, Shape, Subject};
 use crate::stats::Stats;
 use crate::stop::Stop;
 use crate::store::Store;
 use crate::table::Table;
 use crate::wire;
-use crate::writer::{self, Outcome, WriteError};
+use crate::writer::{self, WriteError};
 use nix::errno::Errno;
 use nix::sys::socket::UnixCredentials;
 use outgoingd_client::protocol::message::{
@@ -50,6 +51,8 @@ pub struct Requests {
     pub table: Arc<Table>,
     /// The writer.
     pub writer: writer::Handle,
+    /// Who keeps the fallback file current.
+    pub keeper: Keeper,
     /// Counters.
     pub stats: Arc<Stats>,
     /// The time.
@@ -123,6 +126,7 @@ impl Requests {
             Request::Log { subject, before, limit } => {
                 self.blocking(move |this| this.log(subject.as_deref(), before, limit)).await
             }
+            Request::Settle => Ok(Reply::Settled { warning: self.keeper.settled().await }),
             Request::Stats => self.blocking(|this| Ok(Reply::Stats(Box::new(this.stats())))).await,
         };
         reply.unwrap_or_else(Reply::Refused)
@@ -150,7 +154,7 @@ impl Requests {
         // Whoever lets somebody go must learn that somebody is still stopped.
         if let Some((through, kind)) = self.table.deciding(&subject.as_identity(), self.clock.now()) {
             let still = format!("{subject} is still {} through the {} of {through}", kind.participle(), kind.as_str());
-            changed.warning = Some(changed.warning.map_or(still.clone(), |warning| format!("{still}; {warning}")));
+            changed.warning = Some(still);
         }
         Ok(changed)
     }
@@ -189,14 +193,12 @@ impl Requests {
                 Err(refusal) => imported.refused.push((position, refusal)),
             }
         }
-        let Outcome { effects, warning } = self.write(changes).await?;
-        for effect in effects {
+        for effect in self.write(changes).await? {
             match effect {
                 Effect::Unchanged => imported.unchanged += 1,
                 _ => imported.changed += 1,
             }
         }
-        imported.warning = warning;
         Ok(imported)
     }
 
@@ -275,11 +277,11 @@ impl Requests {
     }
 
     async fn write_one(&self, change: Change, subject: String) -> Result<Changed, Refusal> {
-        let Outcome { effects, warning } = self.write(vec![change]).await?;
-        Ok(Changed { subject, changed: effects != [Effect::Unchanged], warning })
+        let effects = self.write(vec![change]).await?;
+        Ok(Changed { subject, changed: effects != [Effect::Unchanged], warning: None })
     }
 
-    async fn write(&self, changes: Vec<Change>) -> Result<Outcome, Refusal> {
+    async fn write(&self, changes: Vec<Change>) -> Result<Vec<Effect>, Refusal> {
         self.writer.submit(changes).await.map_err(|error| {
             let cause = if matches!(error, WriteError::Stopping) { Cause::Stopping } else { Cause::Storage };
             let message =

@@ -101,14 +101,23 @@ impl Table {
         let _old = std::mem::replace(&mut *write(&self.owners), Arc::new(owners));
     }
 
-    /// Hands every subject with a flag to `each`, in no order. Holds a lock for a fraction of them at a time, which only the
-    /// writer would wait for.
+    /// Hands every subject with a flag to `each`, in no order and holding no lock: each shard's are copied first. One that
+    /// comes or goes meanwhile may be among them or not.
     ///
     /// # Errors
     ///
     /// What `each` returns.
     pub fn for_each_subject<E>(&self, mut each: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
-        self.flags.iter().try_for_each(|shard| read(shard).iter().try_for_each(|(subject, _)| each(subject)))
+        let mut subjects = String::new();
+        self.flags.iter().try_for_each(|shard| {
+            subjects.clear();
+            for (subject, _) in read(shard).iter() {
+                // The normal form knows no newline.
+                subjects.push_str(subject);
+                subjects.push('\n');
+            }
+            subjects.lines().try_for_each(&mut each)
+        })
     }
 
     /// The ends of the flags on `subject`.

@@ -1,10 +1,8 @@
 //! The single writer: the one place where state changes.
 //!
-//! A change is written to the state file and synced, then made visible in the table, then in the fallback file, then
-//! acknowledged, in this order. Changes that wait are committed together: one transaction, one sync, one fallback file.
-//! Only where the fallback file is so long that writing it takes its time (tens of thousands of flags), it follows behind a
-//! row of changes instead of each ([`UNHURRIED`]). The writer also ends what has reached its end: flags, and passes older
-//! than [`PASS_LIFETIME`].
+//! A change is made durable in the state file, then visible in the table, then acknowledged, in this order; the fallback
+//! file follows ([`crate::keeper`]). Changes that wait are committed together. The writer also ends what has reached its
+//! end: flags, and passes older than [`PASS_LIFETIME`].
 //!
 //! It runs on a thread of its own, since a commit waits for the disk. When a commit fails, nothing of it is acknowledged
 //! and the state file is opened again; the table then takes over whichever whole state is on disk. Lookups go on
@@ -12,17 +10,16 @@
 
 use crate::change::{Action, Change, Effect, Origin};
 use crate::clock::Clock;
-use crate::fallback::Fallback;
 use crate::flag::{Kind, Timestamp};
+use crate::keeper::Keeper;
 use crate::name::{MessageId, Subject};
 use crate::stats::Stats;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tracing::{error, info, warn};
@@ -36,10 +33,6 @@ const GROUP: usize = 10_000;
 /// How long a pass is kept. A message that was let through is gone or bounced long before.
 const PASS_LIFETIME: u64 = 30 * 24 * 3600;
 
-/// A fallback file longer than this many bytes (some 30,000 flags) is written once for all changes of a while that is ten
-/// times as long as writing it takes.
-const UNHURRIED: u64 = 1 << 20;
-
 /// Longest sleep between looks at the clock, which may be set while the writer sleeps.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
 
@@ -47,15 +40,6 @@ const LONGEST_NAP: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
-}
-
-/// What the writer did with a list of changes.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What each change did.
-    pub effects: Vec<Effect>,
-    /// What went wrong beside the changes, which stand.
-    pub warning: Option<String>,
 }
 
 /// Why changes were not made.
@@ -74,13 +58,8 @@ pub enum WriteError {
     Stopping,
 }
 
-#[derive(Debug)]
-enum Job {
-    /// Make these changes.
-    Change(Vec<Change>, oneshot::Sender<Result<Outcome, WriteError>>),
-    /// Something else that the fallback file depends on has changed.
-    Refresh,
-}
+/// Changes, and where to say what became of them.
+type Job = (Vec<Change>, oneshot::Sender<Result<Vec<Effect>, WriteError>>);
 
 /// The writer's own.
 #[derive(Debug)]
@@ -89,28 +68,12 @@ pub struct Writer {
     store: Arc<Store>,
     table: Arc<Table>,
     stats: Arc<Stats>,
-    fallback: Option<Fallback>,
+    keeper: Keeper,
     clock: Clock,
     /// What will end, and when.
     ends: BTreeSet<(Timestamp, Ending)>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
-    file: FileState,
-    /// The fallback file, to be synced when nobody waits.
-    unsynced: Option<File>,
-}
-
-/// How the fallback file stands.
-#[derive(Debug)]
-struct FileState {
-    /// It does not show the last changes.
-    stale: bool,
-    /// Why it could not be written, as was said already.
-    failure: Option<String>,
-    /// How long it is, how long writing it took, and when it was written.
-    size: u64,
-    took: Duration,
-    at: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,53 +83,35 @@ enum Ending {
 }
 
 impl Handle {
-    /// Makes `changes`, all or none, and waits until they are acknowledged.
+    /// Makes `changes`, all or none, and waits until they are acknowledged. Says what each did.
     ///
     /// # Errors
     ///
     /// [`WriteError`]: none was made.
-    pub async fn submit(&self, changes: Vec<Change>) -> Result<Outcome, WriteError> {
+    pub async fn submit(&self, changes: Vec<Change>) -> Result<Vec<Effect>, WriteError> {
         let (done, outcome) = oneshot::channel();
-        self.jobs.send(Job::Change(changes, done)).await.map_err(|_| WriteError::Stopping)?;
+        self.jobs.send((changes, done)).await.map_err(|_| WriteError::Stopping)?;
         outcome.await.map_err(|_| WriteError::Stopping)?
-    }
-
-    /// Has the fallback file written again, because the owners have changed.
-    pub async fn refresh(&self) {
-        // A writer that has ended needs no refreshing.
-        let _ = self.jobs.send(Job::Refresh).await;
     }
 }
 
 impl Writer {
-    /// Loads the table from the store and writes the fallback file.
+    /// Loads the table from the store.
     ///
     /// # Errors
     ///
-    /// The state cannot be read. A fallback file that cannot be written is logged: lookups are better than none.
+    /// The state cannot be read.
     pub fn new(
         store: Arc<Store>,
         table: Arc<Table>,
         stats: Arc<Stats>,
-        fallback: Option<Fallback>,
+        keeper: Keeper,
         clock: Clock,
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
-        let file = FileState { stale: true, failure: None, size: 0, took: Duration::ZERO, at: Instant::now() };
-        let mut writer = Writer {
-            jobs,
-            store,
-            table,
-            stats,
-            fallback,
-            clock,
-            ends: BTreeSet::new(),
-            unsure: false,
-            file,
-            unsynced: None,
-        };
+        let ends = BTreeSet::new();
+        let mut writer = Writer { jobs, store, table, stats, keeper, clock, ends, unsure: false };
         writer.load()?;
-        writer.write_fallback(Haste::Now);
         Ok((Handle { jobs: sender }, writer))
     }
 
@@ -177,53 +122,39 @@ impl Writer {
             tokio::select! {
                 job = self.jobs.recv() => match job {
                     Some(job) => self.work(job),
-                    None => break,
+                    None => return,
                 },
-                () = nap => self.sync_fallback(),
+                () = nap => {}
             }
             self.end_what_has_reached_its_end();
-            if self.file.stale {
-                self.write_fallback(Haste::Unhurried);
-            }
         }
-        if self.file.stale {
-            self.write_fallback(Haste::Now);
-        }
-        self.sync_fallback();
     }
 
     /// Does `first` and all that waits behind it, up to a bound.
     fn work(&mut self, first: Job) {
         let (mut changes, mut waiting) = (Vec::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Change(mut wanted, done) => {
-                    waiting.push((wanted.len(), done));
-                    changes.append(&mut wanted);
-                }
-                Job::Refresh => self.file.stale = true,
-            }
+        while let Some((mut wanted, done)) = next.take() {
+            waiting.push((wanted.len(), done));
+            changes.append(&mut wanted);
             if changes.len() < GROUP {
                 next = self.jobs.try_recv().ok();
             }
         }
-        let outcome = if waiting.is_empty() { return } else { self.change(&changes) };
-        let (mut changes, mut effects) =
-            (changes.as_slice(), outcome.as_ref().map_or(&[][..], |outcome| &outcome.effects));
+        let outcome = self.change(&changes);
+        let (mut changes, mut effects) = (changes.as_slice(), outcome.as_deref().unwrap_or_default());
         for (count, done) in waiting {
             let (own_changes, own_effects);
             (own_changes, changes) = changes.split_at(count);
             (own_effects, effects) = effects.split_at(count.min(effects.len()));
-            let told = |outcome: &Outcome| Outcome { effects: own_effects.to_vec(), warning: outcome.warning.clone() };
             // Whoever asked may have hung up; what is done is done.
-            let _ = done.send(outcome.as_ref().map(told).map_err(Clone::clone));
+            let _ = done.send(outcome.as_ref().map(|_| own_effects.to_vec()).map_err(Clone::clone));
             log(own_changes, own_effects);
         }
     }
 
-    /// Durable, then visible, then in the fallback file.
-    fn change(&mut self, changes: &[Change]) -> Result<Outcome, WriteError> {
+    /// Durable, then visible.
+    fn change(&mut self, changes: &[Change]) -> Result<Vec<Effect>, WriteError> {
         if self.unsure {
             self.recover()?;
         }
@@ -232,10 +163,9 @@ impl Writer {
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
-        if self.file.stale {
-            self.write_fallback(Haste::Unhurried);
-        }
-        Ok(Outcome { effects, warning: self.file.failure.clone() })
+        // Before the acknowledgement: whoever has that can wait for the fallback file.
+        self.keeper.changed();
+        Ok(effects)
     }
 
     /// Makes visible what one change did.
@@ -258,7 +188,6 @@ impl Writer {
                 }
             }
         }
-        self.file.stale = true;
         self.stats.changes.fetch_add(1, Relaxed);
     }
 
@@ -276,19 +205,11 @@ impl Writer {
         }
         // A flag behind its end is out of force already; if it cannot be removed now, then at the next look.
         match self.change(&changes) {
-            Ok(outcome) => {
-                log(&changes, &outcome.effects);
+            Ok(effects) => {
+                log(&changes, &effects);
                 self.ends.retain(|ending| due.binary_search(ending).is_err());
             }
             Err(error) => warn!("flags that have ended stay on disk for now: {error}"),
-        }
-    }
-
-    /// Syncs the fallback file, when nobody has wanted anything for a while: whoever waits for a change need not wait for this.
-    fn sync_fallback(&mut self) {
-        if let Some(file) = self.unsynced.take() {
-            // It stands in its place; if it cannot be synced, the next start writes it again.
-            let _ = file.sync_data();
         }
     }
 
@@ -299,9 +220,7 @@ impl Writer {
             return LONGEST_NAP;
         }
         let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
-        let file = self.file.stale.then(|| self.file.rest().max(Duration::from_secs(1)));
-        let sync = self.unsynced.is_some().then_some(Duration::from_secs(1));
-        [end, file, sync].into_iter().flatten().fold(LONGEST_NAP, Duration::min)
+        end.map_or(LONGEST_NAP, |end| end.min(LONGEST_NAP))
     }
 
     /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
@@ -320,7 +239,7 @@ impl Writer {
         self.store.recover().map_err(|error| self.storage_error(&error))?;
         self.load().map_err(|error| self.storage_error(&error))?;
         self.unsure = false;
-        self.write_fallback(Haste::Now);
+        self.keeper.changed();
         Ok(())
     }
 
@@ -344,54 +263,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings the fallback file up to date, now or when there is time. What keeps it from being so is said once.
-    fn write_fallback(&mut self, haste: Haste) {
-        let Some(fallback) = &self.fallback else {
-            self.file.stale = false;
-            return;
-        };
-        if haste == Haste::Unhurried && !self.file.rest().is_zero() {
-            return;
-        }
-        let (begun, mut size) = (Instant::now(), 0);
-        let failure = match fallback.replace(&self.table, self.clock.now()) {
-            Ok(file) => {
-                self.stats.fallback_writes.fetch_add(1, Relaxed);
-                size = file.metadata().map_or(0, |file| file.len());
-                self.unsynced = Some(file);
-                None
-            }
-            Err(error) => {
-                self.stats.fallback_failures.fetch_add(1, Relaxed);
-                Some(format!("{error}; while outgoingd is down Exim would go by an older state"))
-            }
-        };
-        match &failure {
-            Some(failure) if self.file.failure.is_none() => warn!("{failure}"),
-            None if self.file.failure.is_some() => info!("the fallback file is current again"),
-            _ => {}
-        }
-        self.file = FileState { stale: failure.is_some(), failure, size, took: begun.elapsed(), at: Instant::now() };
-        self.stats.fallback_stale.store(self.file.failure.is_some(), Relaxed);
-    }
-
     fn storage_error(&self, error: &dyn std::fmt::Display) -> WriteError {
         WriteError::Storage { path: self.store.path().display().to_string(), message: error.to_string() }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Haste {
-    /// Whatever it takes.
-    Now,
-    /// Unless it takes long and was done just now.
-    Unhurried,
-}
-
-impl FileState {
-    /// How long to leave the file alone, since writing it takes so long.
-    fn rest(&self) -> Duration {
-        if self.size < UNHURRIED { Duration::ZERO } else { (self.took * 10).saturating_sub(self.at.elapsed()) }
     }
 }
 

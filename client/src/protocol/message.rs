@@ -73,6 +73,8 @@ pub enum Request {
     },
     /// Counters and latencies. [`Reply::Stats`].
     Stats,
+    /// Waits, a bounded time, until the fallback file shows all that was changed before. [`Reply::Settled`].
+    Settle,
 }
 
 /// The two flags.
@@ -108,7 +110,7 @@ pub struct Flag {
 pub enum Reply {
     /// The request was not carried out.
     Refused(Refusal),
-    /// The change is on disk, and lookups see it.
+    /// The change is on disk, and lookups see it. The fallback file follows: [`Request::Settle`].
     Changed(Changed),
     /// Answer to [`Request::Status`].
     Status(Status),
@@ -130,6 +132,11 @@ pub enum Reply {
     Imported(Imported),
     /// Answer to [`Request::Stats`].
     Stats(Box<Stats>),
+    /// Answer to [`Request::Settle`].
+    Settled {
+        /// Why the fallback file does not show what was changed.
+        warning: Option<String>,
+    },
 }
 
 /// A request that was not carried out.
@@ -167,7 +174,7 @@ pub struct Changed {
     pub subject: String,
     /// False when everything was already as wanted.
     pub changed: bool,
-    /// What went wrong beside the change, which stands.
+    /// What whoever made the change should know about it.
     pub warning: Option<String>,
 }
 
@@ -239,8 +246,6 @@ pub struct Imported {
     pub unchanged: u32,
     /// Position in the batch, from 0, and why, of each flag that was not set.
     pub refused: Vec<(u32, Refusal)>,
-    /// What went wrong beside the change, which stands.
-    pub warning: Option<String>,
 }
 
 /// Counters since the start of the daemon, and latencies.
@@ -339,6 +344,7 @@ mod tests {
             Request::Log { subject: None, before: Some(7), limit: 100 },
             Request::Import { flags: vec![flag(Kind::Hold), flag(Kind::Suspend)] },
             Request::Stats,
+            Request::Settle,
         ];
         for kind in [Kind::Hold, Kind::Suspend] {
             requests.push(Request::Set { kind, subject: subject(), until: Some(1), reason: None, notice: None });
@@ -357,8 +363,9 @@ mod tests {
             Reply::Changed(Changed { subject: "alice".to_owned(), changed: true, warning: Some("but".to_owned()) }),
             Reply::Flags { flags: vec![flag(Kind::Hold)], more: true },
             Reply::Log { entries: actions.map(entry).to_vec(), before: Some(3) },
-            Reply::Imported(Imported { changed: 1, unchanged: 2, refused: vec![(3, refusal(Root))], warning: None }),
+            Reply::Imported(Imported { changed: 1, unchanged: 2, refused: vec![(3, refusal(Root))] }),
             Reply::Stats(Box::new(Stats { version: "0.1.0".to_owned(), lookups_ok: 1 << 40, ..Stats::default() })),
+            Reply::Settled { warning: Some("but".to_owned()) },
         ];
         replies.extend([Verdict::Ok, Verdict::Hold, Verdict::Suspend].map(|verdict| {
             let flags = vec![flag(Kind::Suspend)];
@@ -395,6 +402,7 @@ mod tests {
             r"\x00\x05\x00\x01\x07d",
             r"\x00\x06\x02\x0fbob@example.com\x00\x01\xfc\x00\xf1Se\x00\x01\x04root\x01\x07phished\x00\x0fbob@example.com\x01\x01\xfc\x00\xf1Se\x00\x01\x04root\x01\x07phished\x00",
             r"\x00\x07",
+            r"\x00\x08",
             r"\x00\x00\x00\x05alice\x01\x01\x00\x00",
             r"\x00\x01\x00\x05alice",
             r"\x00\x04\x01\x00\x01\x05alice\x00",
@@ -415,8 +423,9 @@ mod tests {
         assert_eq!(digest[..2], expected);
         let stats = r"\x06\x050.1.0\x00\x00\x00\x00\xfd\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
         assert_eq!(digest[4], stats);
-        assert_eq!(digest[8], r"\x00\x00\x10no account alcie");
-        assert_eq!(digest[14], r"\x00\x06\x10no account alcie");
+        assert_eq!(digest[5], r"\x07\x01\x03but");
+        assert_eq!(digest[9], r"\x00\x00\x10no account alcie");
+        assert_eq!(digest[15], r"\x00\x06\x10no account alcie");
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Ok(login) = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")) {
         client.on_behalf_of(login);
     }
-    match verb {
+    let changing = verb.changes();
+    let done = match verb {
         Verb::Hold { subjects, reason, end } => {
             let terms = Terms { until: end.until(), reason, notice: None };
             each(&mut output, "hold", "held", &subjects.subjects, terms.until, |subject| client.hold(subject, &terms))
@@ -81,8 +82,23 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             let object = || rows::stats(&stats).into_iter().collect::<BTreeMap<_, _>>();
             if json { output.json(&object()) } else { output.text(&show::stats(&stats)) }
         }
-    }?;
+    };
+    if changing && matches!(done, Ok(()) | Err(Failure::Some(_))) {
+        settle(&mut output, &mut client)?;
+    }
+    done?;
     output.flush()
+}
+
+/// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment.
+fn settle(output: &mut Output, client: &mut Client) -> Result<(), Failure> {
+    match client.settle() {
+        Ok(None) => Ok(()),
+        Ok(Some(warning)) => output.warn(&warning),
+        Err(error) => {
+            output.warn(&format!("the changes stand, but whether the fallback file shows them is not known: {error}"))
+        }
+    }
 }
 
 /// Does the same for each subject, reports each, and fails if any failed.
@@ -229,7 +245,7 @@ impl Import<'_> {
             return Ok(());
         }
         let subjects: Vec<String> = flags.iter().map(|flag| flag.subject.clone()).collect();
-        let Imported { changed, unchanged, refused, warning } = self.client.import(flags)?;
+        let Imported { changed, unchanged, refused } = self.client.import(flags)?;
         self.total.changed += u64::from(changed);
         self.total.unchanged += u64::from(unchanged);
         for (position, refusal) in refused {
@@ -242,10 +258,7 @@ impl Import<'_> {
                 rows::cause(refusal.cause),
             )?;
         }
-        match warning {
-            Some(warning) => self.progress.suspend(|| self.output.warn(&warning)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn refused(&mut self, line: u64, subject: Option<&str>, error: &str, cause: &str) -> Result<(), Failure> {

@@ -1,0 +1,152 @@
+//! The thread that keeps the fallback file current.
+//!
+//! Whoever changes what the file depends on, flags or owners, calls [`Keeper::changed`] and goes on; the file follows at
+//! once, as fast as it can be written and synced: within a millisecond or so for a thousand flags, a second for a million.
+//! Then the thread rests ten times as long, so that a row of changes costs a tenth of a core and of the disk however long
+//! the file is. What cannot be written is said once and tried again.
+//!
+//! So a change is acknowledged when it is durable and visible, and whoever wants the fallback file to show it too waits for
+//! that ([`Keeper::settled`]), as `outgoingctl` does.
+
+use crate::clock::Clock;
+use crate::fallback::{Fallback, FallbackError};
+use crate::stats::Stats;
+use crate::table::Table;
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::time;
+use tracing::{info, warn};
+
+/// Rest behind a write, in times that it took.
+const REST: u32 = 10;
+
+/// Rest behind a write that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Longest wait for the file to show what has changed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The way to the thread. Until [`Keeper::start`] there is none, and nothing is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Keeper(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    written: watch::Sender<Written>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// How often something has changed.
+    changes: u64,
+    /// There is a thread.
+    kept: bool,
+    /// The daemon stops.
+    stop: bool,
+}
+
+/// How the last write went.
+#[derive(Debug, Default)]
+struct Written {
+    /// The changes that it was for.
+    changes: u64,
+    /// Why it failed.
+    failure: Option<String>,
+}
+
+impl Keeper {
+    /// Writes the file, then keeps it current on a thread until [`Keeper::stop`]. A file that cannot be written is
+    /// logged: lookups are better than none.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no thread.
+    pub fn start(
+        &self,
+        fallback: Fallback,
+        table: Arc<Table>,
+        stats: Arc<Stats>,
+        clock: Clock,
+    ) -> io::Result<JoinHandle<()>> {
+        let write = move || {
+            let written = fallback.replace(&table, clock.now());
+            let counter = if written.is_ok() { &stats.fallback_writes } else { &stats.fallback_failures };
+            counter.fetch_add(1, Relaxed);
+            stats.fallback_stale.store(written.is_err(), Relaxed);
+            written
+        };
+        self.wanted().kept = true;
+        self.write(&write, self.wanted().changes);
+        let own = self.clone();
+        thread::Builder::new().name("keeper".to_owned()).spawn(move || own.keep(&write))
+    }
+
+    /// Has the file written again.
+    pub fn changed(&self) {
+        self.wanted().changes += 1;
+        self.0.wake.notify_one();
+    }
+
+    /// Waits until the file shows all that has changed so far, or could not be written since; two seconds at most, which
+    /// only a file of some hundred thousand lines takes. Says why it does not show it.
+    pub async fn settled(&self) -> Option<String> {
+        let changes = match &*self.wanted() {
+            Wanted { kept: false, .. } => return None,
+            Wanted { changes, .. } => *changes,
+        };
+        let mut written = self.0.written.subscribe();
+        let outcome = time::timeout(PATIENCE, written.wait_for(|written| written.changes >= changes)).await;
+        outcome.ok()?.ok()?.failure.clone()
+    }
+
+    /// Ends the thread, behind one more write if the file is not current.
+    pub fn stop(&self) {
+        self.wanted().stop = true;
+        self.0.wake.notify_one();
+    }
+
+    fn keep(&self, write: &impl Fn() -> Result<(), FallbackError>) {
+        loop {
+            let current = {
+                let written = self.0.written.borrow();
+                written.failure.is_none().then_some(written.changes)
+            };
+            let idle = |wanted: &mut Wanted| current == Some(wanted.changes) && !wanted.stop;
+            let wanted = self.0.wake.wait_while(self.wanted(), idle).unwrap_or_else(PoisonError::into_inner);
+            let (changes, stop) = (wanted.changes, wanted.stop);
+            drop(wanted);
+            if current != Some(changes) {
+                let begun = Instant::now();
+                let rest = if self.write(write, changes) { begun.elapsed() * REST } else { RETRY };
+                drop(self.0.wake.wait_timeout_while(self.wanted(), rest, |wanted| !wanted.stop));
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Writes the file; what keeps it from being current is said when that begins and when it ends.
+    fn write(&self, write: &impl Fn() -> Result<(), FallbackError>, changes: u64) -> bool {
+        let failure =
+            write().err().map(|error| format!("{error}; while outgoingd is down Exim would go by an older state"));
+        let before = self.0.written.send_replace(Written { changes, failure: failure.clone() });
+        match (&before.failure, &failure) {
+            (None, Some(failure)) => warn!("{failure}"),
+            (Some(_), None) => info!("the fallback file is current again"),
+            _ => {}
+        }
+        failure.is_none()
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        // A panic anywhere ends the daemon, so a poisoned lock guards sound data.
+        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
