@@ -127,8 +127,8 @@ impl Table {
         read(self.shard(hash)).find(hash, |(key, _)| **key == *subject).map_or(Ends::default(), |(_, ends)| *ends)
     }
 
-    /// Makes a flag, or its absence, visible.
-    pub fn put(&self, subject: &Subject, kind: Kind, flag: Option<&Flag>) {
+    /// Makes a flag, or its absence, visible. Returns the ends of the subject's flags before.
+    pub fn put(&self, subject: &Subject, kind: Kind, flag: Option<&Flag>) -> Ends {
         let key = subject.as_str();
         if kind == Kind::Suspend {
             match flag.and_then(|flag| flag.notice.as_deref()) {
@@ -140,10 +140,12 @@ impl Table {
         let mut shard = write(self.shard(hash));
         match shard.entry(hash, |(known, _)| **known == *key, |(known, _)| self.hash(known)) {
             Entry::Occupied(mut entry) => {
+                let before = entry.get().1;
                 entry.get_mut().1.set(kind, flag);
                 if entry.get().1.is_clear() {
                     entry.remove();
                 }
+                before
             }
             Entry::Vacant(entry) => {
                 if flag.is_some() {
@@ -151,6 +153,7 @@ impl Table {
                     ends.set(kind, flag);
                     entry.insert((key.into(), ends));
                 }
+                Ends::default()
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::stats::Stats;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -32,6 +33,9 @@ const GROUP: usize = 10_000;
 
 /// How long a pass is kept. A message that was let through is gone or bounced long before.
 const PASS_LIFETIME: u64 = 30 * 24 * 3600;
+
+/// How long nobody must have wanted anything before the writer does what may be done later.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Longest sleep between looks at the clock, which may be set while the writer sleeps.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
@@ -74,6 +78,8 @@ pub struct Writer {
     ends: BTreeSet<(Timestamp, Ending)>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
+    /// Something may be durable in the journal only.
+    unsettled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +116,7 @@ impl Writer {
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
         let ends = BTreeSet::new();
-        let mut writer = Writer { jobs, store, table, stats, keeper, clock, ends, unsure: false };
+        let mut writer = Writer { jobs, store, table, stats, keeper, clock, ends, unsure: false, unsettled: true };
         writer.load()?;
         Ok((Handle { jobs: sender }, writer))
     }
@@ -122,11 +128,22 @@ impl Writer {
             tokio::select! {
                 job = self.jobs.recv() => match job {
                     Some(job) => self.work(job),
-                    None => return,
+                    None => break,
                 },
-                () = nap => {}
+                () = nap => self.settle(),
             }
             self.end_what_has_reached_its_end();
+        }
+        self.settle();
+    }
+
+    /// Nobody wants anything: time for what may be done later.
+    fn settle(&mut self) {
+        if mem::take(&mut self.unsettled)
+            && let Err(error) = self.store.settle()
+        {
+            // What was acknowledged stands in the journal, and the next change has this tried again.
+            self.failed(&error);
         }
     }
 
@@ -160,6 +177,7 @@ impl Writer {
         }
         let now = self.clock.now();
         let effects = self.store.commit(changes, now).map_err(|error| self.failed(&error))?;
+        self.unsettled = true;
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
@@ -179,10 +197,9 @@ impl Writer {
                 effect,
             ) => {
                 let flag = if let Effect::Put(flag) = effect { Some(flag) } else { None };
-                if let Some(old) = self.table.ends_of(subject.as_str()).until(*kind) {
+                if let Some(old) = self.table.put(subject, *kind, flag).until(*kind) {
                     self.ends.remove(&(old, Ending::Flag(subject.clone(), *kind)));
                 }
-                self.table.put(subject, *kind, flag);
                 if let Some(until) = flag.and_then(|flag| flag.until) {
                     self.ends.insert((until, Ending::Flag(subject.clone(), *kind)));
                 }
@@ -220,7 +237,8 @@ impl Writer {
             return LONGEST_NAP;
         }
         let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
-        end.map_or(LONGEST_NAP, |end| end.min(LONGEST_NAP))
+        let settle = self.unsettled.then_some(QUIET);
+        [end, settle].into_iter().flatten().fold(LONGEST_NAP, Duration::min)
     }
 
     /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.

@@ -1,26 +1,37 @@
-//! The state file against damage: whatever is wrong with it, it is reported and left exactly as it is.
+//! The state file and its journal against crashes, behind which everything acknowledged is there, and against damage, which
+//! is reported and left exactly as it is.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use outgoingd::change::{Action, Change, Origin, Terms};
 use outgoingd::flag::{Kind, Timestamp};
 use outgoingd::name::Subject;
-use outgoingd::store::{OpenError, Store};
-use std::fs;
+use outgoingd::store::{JOURNAL_FILE, OpenError, STATE_FILE, Store};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use tempfile::TempDir;
 
 const SUBJECTS: usize = 40;
+
+/// Holds `user{number}@example.com`, in a group of its own.
+fn hold(store: &Store, number: usize) {
+    store.commit(&[held(number)], Timestamp(1)).unwrap();
+}
+
+fn held(number: usize) -> Change {
+    let subject = Subject::new(&format!("user{number}@example.com")).unwrap();
+    let action = Action::Set { subject, kind: Kind::Hold, terms: Terms::default() };
+    Change { origin: Origin::daemon(), action }
+}
 
 /// A state file as a daemon leaves it that was stopped properly.
 fn filled(directory: &Path) -> Vec<u8> {
     let store = Store::open(directory, 1_000).unwrap();
-    for number in 0..SUBJECTS {
-        let subject = Subject::new(&format!("user{number}@example.com")).unwrap();
-        let action = Action::Set { subject, kind: Kind::Hold, terms: Terms::default() };
-        store.commit(&[Change { origin: Origin::daemon(), action }], Timestamp(1)).unwrap();
-    }
+    (0..SUBJECTS).for_each(|number| hold(&store, number));
+    store.settle().unwrap();
     drop(store);
-    fs::read(directory.join("state.redb")).unwrap()
+    fs::read(directory.join(STATE_FILE)).unwrap()
 }
 
 /// All flags and audit entries.
@@ -47,7 +58,7 @@ fn expected() -> Vec<String> {
 
 /// Puts `bytes` in the place of the state file and opens it; where that fails, the file must be untouched.
 fn open(directory: &Path, bytes: &[u8]) -> Result<Store, OpenError> {
-    let path = directory.join("state.redb");
+    let path = directory.join(STATE_FILE);
     fs::write(&path, bytes).unwrap();
     let outcome = Store::open(directory, 1_000);
     if outcome.is_err() {
@@ -111,4 +122,148 @@ fn after_a_recovery_everything_committed_is_there() {
     let store = Store::open(directory.path(), 1_000).unwrap();
     store.recover().unwrap();
     assert_eq!(contents(&store), expected());
+}
+
+/// What a crash leaves of one of the two files: its bytes at some moment.
+fn snapshot(directory: &TempDir, name: &str) -> Vec<u8> {
+    fs::read(directory.path().join(name)).unwrap()
+}
+
+/// Opens what a crash has left; once more what that start has left; and once more behind another change.
+fn after_a_crash(state: &[u8], journal: &[u8]) -> Result<Vec<String>, OpenError> {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(STATE_FILE), state).unwrap();
+    fs::write(directory.path().join(JOURNAL_FILE), journal).unwrap();
+    let found = contents(&Store::open(directory.path(), 1_000)?);
+    let again = Store::open(directory.path(), 1_000)?;
+    assert_eq!(contents(&again), found);
+    hold(&again, 999);
+    let behind = contents(&again);
+    let (state, journal) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
+    drop(again);
+    fs::write(directory.path().join(STATE_FILE), state).unwrap();
+    fs::write(directory.path().join(JOURNAL_FILE), journal).unwrap();
+    assert_eq!(contents(&Store::open(directory.path(), 1_000)?), behind);
+    Ok(found)
+}
+
+#[test]
+fn whatever_was_acknowledged_is_there_after_a_crash_of_the_daemon_or_of_the_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    let synced = snapshot(&directory, STATE_FILE);
+    for number in 0..8 {
+        hold(&store, number);
+        let (state, journal) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
+        let expected = contents(&store);
+        assert_eq!(expected.len(), 2 * (number + 1));
+        assert_eq!(after_a_crash(&state, &journal).unwrap(), expected, "killed");
+        // Nothing of the database is synced before it catches up.
+        assert_eq!(after_a_crash(&synced, &journal).unwrap(), expected, "power failed");
+    }
+}
+
+#[test]
+fn after_a_crash_between_catching_up_and_starting_over_nothing_is_done_twice() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    (0..3).for_each(|number| hold(&store, number));
+    store.settle().unwrap();
+    let expected = contents(&store);
+    let (state, journal) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
+    assert_eq!(after_a_crash(&state, &journal).unwrap(), expected);
+    hold(&store, 3);
+    assert_eq!(after_a_crash(&state, &snapshot(&directory, JOURNAL_FILE)).unwrap(), contents(&store));
+}
+
+#[test]
+fn large_groups_full_journals_and_small_groups_follow_each_other_without_loss() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 10_000).unwrap();
+    (0..300).for_each(|number| hold(&store, number));
+    store.commit(&(300..400).map(held).collect::<Vec<_>>(), Timestamp(1)).unwrap();
+    (400..410).for_each(|number| hold(&store, number));
+    let left = after_a_crash(&snapshot(&directory, STATE_FILE), &snapshot(&directory, JOURNAL_FILE)).unwrap();
+    assert_eq!(left, contents(&store));
+    assert_eq!(left.len(), 820);
+}
+
+#[test]
+fn a_group_that_was_refused_because_its_sync_failed_is_found_whole_or_not_at_all() {
+    // The database was closed in good order behind the third group; the fourth one stands in the journal behind them.
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    (0..3).for_each(|number| hold(&store, number));
+    let before = snapshot(&directory, JOURNAL_FILE);
+    hold(&store, 3);
+    let (after, expected) = (snapshot(&directory, JOURNAL_FILE), contents(&store));
+    let other = tempfile::tempdir().unwrap();
+    let twin = Store::open(other.path(), 1_000).unwrap();
+    (0..3).for_each(|number| hold(&twin, number));
+    drop(twin);
+    let closed = snapshot(&other, STATE_FILE);
+    assert_eq!(after_a_crash(&closed, &after).unwrap(), expected);
+    assert_eq!(after_a_crash(&closed, &before).unwrap().len(), 6);
+}
+
+#[test]
+fn a_journal_that_makes_no_sense_is_refused_and_both_files_stay_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    let state = snapshot(&directory, STATE_FILE);
+    (0..3).for_each(|number| hold(&store, number));
+    let good = snapshot(&directory, JOURNAL_FILE);
+    drop(store);
+    let mut flipped = good.clone();
+    flipped[4096 + 20] ^= 1;
+    for (what, journal) in [("flipped", &flipped[..]), ("truncated", &good[..5000]), ("empty", &[])] {
+        fs::write(directory.path().join(STATE_FILE), &state).unwrap();
+        fs::write(directory.path().join(JOURNAL_FILE), journal).unwrap();
+        match Store::open(directory.path(), 1_000) {
+            Err(OpenError::Unusable(message)) => assert!(message.contains(JOURNAL_FILE), "{what}: {message}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert!(snapshot(&directory, STATE_FILE) == state && snapshot(&directory, JOURNAL_FILE) == journal, "{what}");
+    }
+}
+
+#[test]
+fn a_state_file_without_its_journal_is_what_the_database_has() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path());
+    fs::remove_file(directory.path().join(JOURNAL_FILE)).unwrap();
+    assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()), expected());
+}
+
+#[test]
+fn a_journal_without_its_state_file_is_not_taken_for_that_of_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    hold(&store, 0);
+    drop(store);
+    fs::remove_file(directory.path().join(STATE_FILE)).unwrap();
+    assert!(contents(&Store::open(directory.path(), 1_000).unwrap()).is_empty());
+}
+
+/// A file of format 1, as outgoingd wrote it before there was a journal: pages with something in them, each behind its
+/// position.
+const FORMAT_1: &[u8] = include_bytes!("data/state-1.pages");
+
+#[test]
+fn a_state_file_of_format_1_is_read_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = File::create(directory.path().join(STATE_FILE)).unwrap();
+    for page in FORMAT_1.chunks(8 + 4096) {
+        file.write_all_at(&page[8..], u64::from_le_bytes(page[..8].try_into().unwrap())).unwrap();
+    }
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    let found = contents(&store);
+    assert!(found[0].starts_with("alice Hold") && found[0].contains("phished"), "{found:?}");
+    assert!(found[1].starts_with("bob@example.com Suspend") && found[1].contains("call 555"), "{found:?}");
+    // Three holds and suspends, a release, a pass.
+    assert_eq!(found.len(), 2 + 5);
+    hold(&store, 0);
+    let expected = contents(&store);
+    drop(store);
+    assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()), expected);
 }

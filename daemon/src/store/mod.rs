@@ -1,46 +1,46 @@
-//! The state file: flags, passes and the audit trail in one redb database, `state.redb` in the state directory.
+//! The state file: flags, passes and the audit trail in one redb database, `state.redb` in the state directory, with a
+//! journal in front of it, `state.journal`.
 //!
-//! [`Store::commit`] makes a group of changes durable in one transaction, their audit entries included: all of them or
-//! none. When it returns, they are on disk (two-phase commit, each phase ended by `fdatasync`). There is one caller, the
-//! writer thread. Reading is for administrators and the start; lookups never come here.
+//! [`Store::commit`] makes a group of changes durable, their audit entries included: all of them or none. A small group is
+//! durable in the journal and in the database when that catches up ([`Store::settle`]); a large one is durable in the
+//! database at once (two-phase commit, each phase ended by `fdatasync`). There is one caller, the writer thread. Reading is
+//! for administrators and the start; lookups never come here.
 //!
-//! After any error of the disk, redb refuses further work until the file is opened again; [`Store::recover`] does that.
-//! What a failed commit has left is then one of the two whole states, the old one or the new one, so the caller must load
-//! the table again from here.
+//! After any error of the disk, the files are to be opened again; [`Store::recover`] does that. What a failed commit has left
+//! is then one of the two whole states, the old one or the new one, so the caller must load the table again from here.
 
+mod journal;
 mod open;
 mod record;
+mod tables;
 
 use crate::audit::{self, Entry};
-use crate::change::{self, Action, Change, Effect};
+use crate::change::{Change, Effect};
 use crate::flag::{Flag, Kind, Timestamp};
 use crate::name::{MessageId, Subject};
-use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
-    WriteTransaction,
-};
-use std::ops::Bound;
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use self::journal::Journal;
+use self::record::Write;
+use self::tables::{FLAGS, META, Tables};
 
 pub use open::{OpenError, is_rehearsing};
-
-/// Flags by subject and number of the kind.
-const FLAGS: TableDefinition<'_, (&str, u8), &[u8]> = TableDefinition::new("flags");
-/// Passes by message id.
-const PASSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("passes");
-/// The audit trail by sequence number, from 1.
-const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
-/// Numbers about the file itself.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Name of the state file in its directory.
 pub const STATE_FILE: &str = "state.redb";
 
-/// Key in [`META`]: the layout of the file.
+/// Name of the journal beside it.
+pub const JOURNAL_FILE: &str = "state.journal";
+
+/// Key in [`META`]: the layout of the file. Format 1 had no journal.
 const FORMAT: &str = "format";
 /// The layout that this code writes.
-const FORMAT_NOW: u64 = 1;
+const FORMAT_NOW: u64 = 2;
+/// Key in [`META`]: the number of the last record of the journal that the database has.
+const JOURNAL: &str = "journal";
 
 /// The state file, open.
 #[derive(Debug)]
@@ -49,7 +49,14 @@ pub struct Store {
     /// Oldest entries of the audit trail go when there are more than this.
     audit_entries: u64,
     /// None only between a failed reopening and the next.
-    database: RwLock<Option<Database>>,
+    files: RwLock<Option<Files>>,
+}
+
+/// What is open.
+#[derive(Debug)]
+struct Files {
+    database: Database,
+    journal: Mutex<Journal>,
 }
 
 /// Why the state could not be read or written.
@@ -58,6 +65,9 @@ pub enum StoreError {
     /// The disk, or redb, said so.
     #[error("{0}")]
     Database(redb::Error),
+    /// The disk said so of the journal.
+    #[error("the journal: {0}")]
+    Journal(#[from] io::Error),
     /// A record makes no sense.
     #[error("{0}")]
     Damage(#[from] Damage),
@@ -77,7 +87,7 @@ macro_rules! from_redb {
     )*};
 }
 
-from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);
 
 /// What is wrong with a record.
 #[derive(Debug, thiserror::Error)]
@@ -96,19 +106,19 @@ impl Store {
     /// [`OpenError`]. Whatever is wrong with it, a file that exists is left as it is.
     pub fn open(directory: &Path, audit_entries: u64) -> Result<Store, OpenError> {
         let path = directory.join(STATE_FILE);
-        let database = open::open(&path)?;
-        Ok(Store { path, audit_entries, database: RwLock::new(Some(database)) })
+        let files = open::open(&path)?;
+        Ok(Store { path, audit_entries, files: RwLock::new(Some(files)) })
     }
 
-    /// Opens the state file again after an error.
+    /// Opens the files again after an error.
     ///
     /// # Errors
     ///
     /// [`OpenError`]; every call then fails with [`StoreError::Closed`] until a later recovery succeeds.
     pub fn recover(&self) -> Result<(), OpenError> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        *database = None;
-        *database = Some(open::open(&self.path)?);
+        let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        *files = None;
+        *files = Some(open::open(&self.path)?);
         Ok(())
     }
 
@@ -124,16 +134,41 @@ impl Store {
     ///
     /// The disk is full, broken or read-only; [`Store::recover`] is then needed.
     pub fn commit(&self, changes: &[Change], now: Timestamp) -> Result<Vec<Effect>, StoreError> {
-        self.with(|database| {
+        self.with(|Files { database, journal }| {
+            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
             let mut transaction = database.begin_write()?;
-            transaction.set_two_phase_commit(true);
-            let effects = self.write(&transaction, changes, now)?;
-            if effects.iter().all(|effect| *effect == Effect::Unchanged) {
+            let (effects, writes) = self.write(&transaction, changes, now)?;
+            if writes.is_empty() {
                 transaction.abort()?;
-            } else {
+                return Ok(effects);
+            }
+            let number = journal.last + 1;
+            transaction.open_table(META)?.insert(JOURNAL, number)?;
+            if journal.append(&writes)? {
+                transaction.set_durability(Durability::None)?;
                 transaction.commit()?;
+            } else {
+                commit_durably(transaction)?;
+                journal.start_over(number);
             }
             Ok(effects)
+        })
+    }
+
+    /// Makes durable in the database what is so in the journal only.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full, broken or read-only; [`Store::recover`] is then needed. Nothing is lost.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.with(|Files { database, journal }| {
+            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+            if !journal.is_empty() {
+                commit_durably(database.begin_write()?)?;
+                let last = journal.last;
+                journal.start_over(last);
+            }
+            Ok(())
         })
     }
 
@@ -152,12 +187,9 @@ impl Store {
     ///
     /// The file cannot be read, or a record makes no sense.
     pub fn for_each_flag(&self, mut each: impl FnMut(Subject, Kind, Flag)) -> Result<(), StoreError> {
-        self.read(|transaction| {
-            for row in transaction.open_table(FLAGS)?.iter()? {
-                let (subject, kind, flag) = flag_row(row)?;
-                each(subject, kind, flag);
-            }
-            Ok(())
+        self.flags_after(None, |(subject, kind, flag)| {
+            each(subject, kind, flag);
+            true
         })
     }
 
@@ -166,16 +198,8 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read, or a record makes no sense.
-    pub fn for_each_pass(&self, mut each: impl FnMut(MessageId<'_>, Timestamp)) -> Result<(), StoreError> {
-        self.read(|transaction| {
-            for row in transaction.open_table(PASSES)?.iter()? {
-                let (key, record) = row?;
-                let message =
-                    MessageId::new(key.value()).map_err(|error| Damage(format!("a pass for what {error}")))?;
-                each(message, record::decode_pass(record.value())?);
-            }
-            Ok(())
-        })
+    pub fn for_each_pass(&self, each: impl FnMut(MessageId<'_>, Timestamp)) -> Result<(), StoreError> {
+        self.read(|transaction| tables::passes(transaction, each))
     }
 
     /// The flags set on `subject`, expired or not.
@@ -204,21 +228,9 @@ impl Store {
     pub fn flags_after(
         &self,
         after: Option<(&str, Kind)>,
-        mut take: impl FnMut(FlagRow) -> bool,
+        take: impl FnMut(FlagRow) -> bool,
     ) -> Result<(), StoreError> {
-        self.read(|transaction| {
-            let start = match after {
-                Some((subject, kind)) => Bound::Excluded((subject, record::kind_number(kind))),
-                None => Bound::Unbounded,
-            };
-            let table = transaction.open_table(FLAGS)?;
-            for row in table.range::<(&str, u8)>((start, Bound::Unbounded))? {
-                if !take(flag_row(row)?) {
-                    break;
-                }
-            }
-            Ok(())
-        })
+        self.read(|transaction| tables::flags(transaction, after, take))
     }
 
     /// The entries of the audit trail before sequence number `before`, newest first, for as long as `take` says so.
@@ -226,108 +238,48 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read, or a record makes no sense.
-    pub fn log_before(&self, before: Option<u64>, mut take: impl FnMut(u64, Entry) -> bool) -> Result<(), StoreError> {
-        self.read(|transaction| {
-            let table = transaction.open_table(AUDIT)?;
-            for row in table.range(..before.unwrap_or(u64::MAX))?.rev() {
-                let (sequence, record) = row?;
-                if !take(sequence.value(), record::decode_entry(record.value())?) {
-                    break;
-                }
-            }
-            Ok(())
-        })
+    pub fn log_before(&self, before: Option<u64>, take: impl FnMut(u64, Entry) -> bool) -> Result<(), StoreError> {
+        self.read(|transaction| tables::entries(transaction, before, take))
     }
 
+    /// Applies `changes`; says what each did, and what that wrote.
     fn write(
         &self,
         transaction: &WriteTransaction,
         changes: &[Change],
         now: Timestamp,
-    ) -> Result<Vec<Effect>, StoreError> {
-        let mut flags = transaction.open_table(FLAGS)?;
-        let mut passes = transaction.open_table(PASSES)?;
-        let mut audit = transaction.open_table(AUDIT)?;
-        let mut sequence = audit.last()?.map_or(0, |(sequence, _)| sequence.value());
-        let mut effects = Vec::with_capacity(changes.len());
+    ) -> Result<(Vec<Effect>, Vec<Write>), StoreError> {
+        let mut tables = Tables::open(transaction)?;
+        let mut sequence = tables.last_entry()?;
+        let (mut effects, mut writes) = (Vec::with_capacity(changes.len()), Vec::with_capacity(2 * changes.len()));
         for change in changes {
-            let effect = match &change.action {
-                Action::Set { subject, kind, terms } => {
-                    let current = current(&flags, subject, *kind)?;
-                    put(&mut flags, subject, *kind, change::set(current.as_ref(), terms, &change.origin, now))?
-                }
-                Action::Clear { subject, kind } => {
-                    let current = current(&flags, subject, *kind)?;
-                    put(&mut flags, subject, *kind, change::clear(current.as_ref(), now))?
-                }
-                Action::Expire { subject, kind } => {
-                    let current = current(&flags, subject, *kind)?;
-                    put(&mut flags, subject, *kind, change::expire(current.as_ref(), now))?
-                }
-                Action::Pass { message } => {
-                    if passes.get(message.as_str())?.is_some() {
-                        Effect::Unchanged
-                    } else {
-                        passes.insert(message.as_str(), record::encode_pass(now, &change.origin.by)?.as_slice())?;
-                        Effect::Given
-                    }
-                }
-                Action::ForgetPass { message } => match passes.remove(message.as_str())? {
-                    Some(_) => Effect::Removed,
-                    None => Effect::Unchanged,
-                },
-            };
-            if let Some(entry) = audit::entry(change, &effect, now) {
+            let (effect, write) = tables.carry_out(change, now)?;
+            let mut entry = None;
+            if let Some(deed) = audit::entry(change, &effect, now) {
                 sequence += 1;
-                audit.insert(sequence, record::encode_entry(&entry)?.as_slice())?;
+                entry = Some(Write::Entry(sequence, record::encode_entry(&deed)?));
+            }
+            for write in write.into_iter().chain(entry) {
+                tables.apply(&write)?;
+                writes.push(write);
             }
             effects.push(effect);
         }
-        while audit.len()? > self.audit_entries {
-            audit.pop_first()?;
-        }
-        Ok(effects)
+        tables.keep_entries(self.audit_entries)?;
+        Ok((effects, writes))
     }
 
     fn read<T>(&self, then: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.with(|database| then(&database.begin_read()?))
+        self.with(|files| then(&files.database.begin_read()?))
     }
 
-    fn with<T>(&self, then: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        then(database.as_ref().ok_or(StoreError::Closed)?)
+    fn with<T>(&self, then: impl FnOnce(&Files) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
+        then(files.as_ref().ok_or(StoreError::Closed)?)
     }
 }
 
-type FlagTable<'a> = redb::Table<'a, (&'static str, u8), &'static [u8]>;
-
-fn current(flags: &FlagTable<'_>, subject: &Subject, kind: Kind) -> Result<Option<Flag>, StoreError> {
-    let record = flags.get((subject.as_str(), record::kind_number(kind)))?;
-    record.map(|record| Ok(record::decode_flag(record.value())?)).transpose()
-}
-
-fn put(flags: &mut FlagTable<'_>, subject: &Subject, kind: Kind, effect: Effect) -> Result<Effect, StoreError> {
-    let key = (subject.as_str(), record::kind_number(kind));
-    match &effect {
-        Effect::Put(flag) => {
-            flags.insert(key, record::encode_flag(flag)?.as_slice())?;
-        }
-        Effect::Removed => {
-            flags.remove(key)?;
-        }
-        Effect::Unchanged | Effect::Given => {}
-    }
-    Ok(effect)
-}
-
-type Row<'a> = (redb::AccessGuard<'a, (&'static str, u8)>, redb::AccessGuard<'a, &'static [u8]>);
-
-fn flag_row(row: Result<Row<'_>, redb::StorageError>) -> Result<FlagRow, StoreError> {
-    let (key, record) = row?;
-    let (subject, kind) = key.value();
-    let name = Subject::new(subject).map_err(|error| Damage(format!("a flag on what {error}")))?;
-    if name.as_str() != subject {
-        return Err(Damage(format!("a flag on \"{}\", which is not in normal form", subject.escape_debug())).into());
-    }
-    Ok((name, record::kind_of(kind)?, record::decode_flag(record.value())?))
+fn commit_durably(mut transaction: WriteTransaction) -> Result<(), StoreError> {
+    transaction.set_two_phase_commit(true);
+    Ok(transaction.commit()?)
 }

@@ -1,14 +1,17 @@
-//! Opening the state file: rehearse on a copy in memory, then open for real.
+//! Opening the state file: rehearse on a copy in memory, read the journal, then open for real.
 //!
 //! redb repairs a file that was not closed properly and, where the newest state is damaged, falls back to the one before:
 //! right after a crash, wrong after a bit flip, which would silently undo acknowledged changes. So the file is first opened
 //! through [`Rehearsal`], a storage back end whose writes stay in memory, with every checksum verified and every record
-//! read. Only a file that passes is opened for writing; any other is reported and left exactly as it is.
+//! read. Only if it passes, and the journal beside it makes sense, is anything written; what does not is reported, and
+//! left exactly as it is. What the journal alone has is then put into the database, where lookups and administrators find it.
 //!
-//! A new file is made under another name, filled, synced and then renamed: there is never half a state file.
+//! A new file is made under another name, filled, synced and then renamed: there is never half a one.
 
-use super::{AUDIT, FLAGS, FORMAT, FORMAT_NOW, META, PASSES, Store, StoreError};
-use redb::{Builder, Database, ReadableDatabase, StorageBackend};
+use super::journal::{self, Journal, Pending};
+use super::tables::{self, META, Tables};
+use super::{Damage, FORMAT, FORMAT_NOW, Files, JOURNAL, JOURNAL_FILE, StoreError};
+use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend};
 use std::cell::Cell;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs::{self, File};
@@ -16,7 +19,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
+use tracing::warn;
 
 /// Memory that redb may use for pages. The flags themselves are in the table; the file is read by administrators only.
 const CACHE: usize = 8 << 20;
@@ -35,14 +39,60 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
-/// Opens the file at `path`, or creates it if there is none.
-pub(super) fn open(path: &Path) -> Result<Database, OpenError> {
-    match File::open(path) {
+/// Opens the state file at `path` and the journal beside it, or creates them if there are none.
+pub(super) fn open(path: &Path) -> Result<Files, OpenError> {
+    let journal = path.with_file_name(JOURNAL_FILE);
+    let found = match File::open(path) {
         Ok(file) => rehearse(file)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A journal without a state belongs to one that is no longer here.
+            journal::create(&journal)?;
+            create_whole(path, fill)?;
+            Found { format: FORMAT_NOW, last: 0 }
+        }
         Err(error) => return Err(error.into()),
+    };
+    let pending = match journal.try_exists()? {
+        true if found.format == FORMAT_NOW => journal::read(&journal, found.last)?,
+        there => {
+            if !there && found.format == FORMAT_NOW {
+                warn!("{} is gone; what had changed in the second before a crash is not known", journal.display());
+            }
+            journal::create(&journal)?;
+            Pending::none(found.last)
+        }
+    };
+    let database = builder().open(path).map_err(StoreError::from)?;
+    let journal = Journal::open(&journal, &pending)?;
+    if found.format != FORMAT_NOW || !pending.groups.is_empty() {
+        catch_up(&database, &pending, found.format)?;
     }
-    Ok(builder().open(path).map_err(StoreError::from)?)
+    Ok(Files { database, journal: Mutex::new(journal) })
+}
+
+/// What the state file says about itself.
+struct Found {
+    format: u64,
+    /// The last group of the journal that the database has.
+    last: u64,
+}
+
+/// Puts into the database what only the journal has, and gives it the present format.
+fn catch_up(database: &Database, pending: &Pending, format: u64) -> Result<(), StoreError> {
+    let mut transaction = database.begin_write()?;
+    let mut tables = Tables::open(&transaction)?;
+    pending.groups.iter().flatten().try_for_each(|write| tables.apply(write))?;
+    drop(tables);
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(FORMAT, FORMAT_NOW)?;
+    meta.insert(JOURNAL, pending.last)?;
+    drop(meta);
+    if format != FORMAT_NOW {
+        return super::commit_durably(transaction);
+    }
+    // Durable in the journal.
+    transaction.set_durability(Durability::None)?;
+    Ok(transaction.commit()?)
 }
 
 fn builder() -> Builder {
@@ -51,16 +101,21 @@ fn builder() -> Builder {
     builder
 }
 
-fn create(path: &Path) -> Result<(), OpenError> {
-    let unfinished = path.with_extension("redb.new");
-    match fs::remove_file(&unfinished) {
+/// Creates the file at `path` with what `fill` writes, in the place of any that is there: whole, or not at all.
+pub(super) fn create_whole<E: Into<OpenError>>(
+    path: &Path,
+    fill: impl FnOnce(File) -> Result<(), E>,
+) -> Result<(), OpenError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    fill(file)?;
-    File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, path)?;
+    let new = File::options().read(true).write(true).create_new(true).mode(0o600).open(&beside)?;
+    fill(new).map_err(Into::into)?;
+    File::open(&beside)?.sync_all()?;
+    fs::rename(&beside, path)?;
     if let Some(directory) = path.parent() {
         File::open(directory)?.sync_all()?;
     }
@@ -70,16 +125,17 @@ fn create(path: &Path) -> Result<(), OpenError> {
 fn fill(file: File) -> Result<(), StoreError> {
     let database = builder().create_file(file)?;
     let transaction = database.begin_write()?;
-    transaction.open_table(FLAGS)?;
-    transaction.open_table(PASSES)?;
-    transaction.open_table(AUDIT)?;
-    transaction.open_table(META)?.insert(FORMAT, FORMAT_NOW)?;
+    drop(Tables::open(&transaction)?);
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(FORMAT, FORMAT_NOW)?;
+    meta.insert(JOURNAL, 0)?;
+    drop(meta);
     transaction.commit()?;
     Ok(())
 }
 
 /// Goes through everything in the file without writing to it.
-fn rehearse(file: File) -> Result<(), OpenError> {
+fn rehearse(file: File) -> Result<Found, OpenError> {
     if file.metadata()?.len() == 0 {
         return Err(OpenError::Unusable("the file is empty".to_owned()));
     }
@@ -100,30 +156,33 @@ pub fn is_rehearsing() -> bool {
     REHEARSING.get()
 }
 
-fn verify(file: File) -> Result<(), OpenError> {
+fn verify(file: File) -> Result<Found, OpenError> {
     let rehearsal = Rehearsal { length: Mutex::new(file.metadata()?.len()), file, written: Mutex::default() };
     let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable(error.to_string());
     let mut database = builder().create_with_backend(rehearsal).map_err(|error| unusable(&error))?;
     if !database.check_integrity().map_err(|error| unusable(&error))? {
         return Err(OpenError::Unusable("its checksums do not match".to_owned()));
     }
-    let format = format_of(&database).map_err(|error| unusable(&error))?;
-    if format != Some(FORMAT_NOW) {
-        let format = format.map_or("no format".to_owned(), |format| format!("format {format}"));
-        return Err(OpenError::Unusable(format!("it has {format}, where this outgoingd knows format {FORMAT_NOW}")));
-    }
-    let store = Store { path: "the rehearsal".into(), audit_entries: 0, database: RwLock::new(Some(database)) };
-    store
-        .for_each_flag(|_, _, _| {})
-        .and_then(|()| store.for_each_pass(|_, _| {}))
-        .and_then(|()| store.log_before(None, |_, _| true))
-        .map_err(|error| unusable(&error))
+    read_through(&database).map_err(|error| unusable(&error))
 }
 
-fn format_of(database: &Database) -> Result<Option<u64>, StoreError> {
+/// Reads everything.
+fn read_through(database: &Database) -> Result<Found, StoreError> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
-    Ok(meta.get(FORMAT)?.map(|format| format.value()))
+    let number = |key| Ok::<_, StoreError>(meta.get(key)?.map(|number| number.value()));
+    let found = match (number(FORMAT)?, number(JOURNAL)?) {
+        (Some(1), None) => Found { format: 1, last: 0 },
+        (Some(FORMAT_NOW), Some(last)) => Found { format: FORMAT_NOW, last },
+        (format, _) => {
+            let format = format.map_or("no format".to_owned(), |format| format!("format {format}"));
+            return Err(Damage(format!("it has {format}, where this outgoingd knows formats 1 to {FORMAT_NOW}")).into());
+        }
+    };
+    tables::flags(&transaction, None, |_| true)?;
+    tables::passes(&transaction, |_, _| {})?;
+    tables::entries(&transaction, None, |_, _| true)?;
+    Ok(found)
 }
 
 /// The state file with everything that redb would write to it kept in memory.

@@ -1,4 +1,5 @@
-//! What stands on disk: one versioned record for each flag, pass and entry of the audit trail.
+//! What stands on disk: one versioned record for each flag, pass and entry of the audit trail, and for each group of
+//! changes in the journal.
 //!
 //! A record is one byte of version, then bincode 2 in standard configuration. One of the two files of the project that
 //! know bincode's name. Golden bytes in the tests pin the layout: a change to a record is a new version beside the old
@@ -43,6 +44,27 @@ struct AuditRecord {
     uid: u32,
     pid: u32,
     on_behalf_of: Option<String>,
+}
+
+/// One write to the database: what stands under a key from now on, or that nothing does. Doing it twice is doing it once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Write {
+    /// The record of a flag, by subject and number of the kind.
+    Flag(String, u8, Option<Vec<u8>>),
+    /// The record of a pass, by message id.
+    Pass(String, Option<Vec<u8>>),
+    /// The record of an entry of the audit trail, by sequence number.
+    Entry(u64, Vec<u8>),
+}
+
+/// The record of a group of changes in the journal, with its number.
+pub(super) fn encode_group(number: u64, writes: &[Write]) -> Result<Vec<u8>, Damage> {
+    encode(&(number, writes))
+}
+
+/// The number and the group in a record of the journal.
+pub(super) fn decode_group(record: &[u8]) -> Result<(u64, Vec<Write>), Damage> {
+    decode(record)
 }
 
 /// The record of a flag.
@@ -206,8 +228,27 @@ mod tests {
         );
     }
 
+    fn group() -> Vec<Write> {
+        vec![
+            Write::Flag("bob".to_owned(), 1, Some(vec![7, 8])),
+            Write::Flag("bob".to_owned(), 0, None),
+            Write::Pass("1rABCD-000abc-XY".to_owned(), Some(vec![9])),
+            Write::Pass("1rABCD-000abc-XY".to_owned(), None),
+            Write::Entry(300, vec![10]),
+        ]
+    }
+
+    #[test]
+    fn a_group_of_version_1_is_these_bytes() {
+        assert_eq!(
+            encode_group(5, &group()).unwrap().escape_ascii().to_string(),
+            r"\x01\x05\x05\x00\x03bob\x01\x01\x02\x07\x08\x00\x03bob\x00\x00\x01\x101rABCD-000abc-XY\x01\x01\t\x01\x101rABCD-000abc-XY\x00\x02\xfb,\x01\x01\n"
+        );
+    }
+
     #[test]
     fn what_is_written_is_read_again() {
+        assert_eq!(decode_group(&encode_group(5, &group()).unwrap()).unwrap(), (5, group()));
         assert_eq!(decode_flag(&encode_flag(&flag()).unwrap()).unwrap(), flag());
         assert_eq!(decode_entry(&encode_entry(&entry()).unwrap()).unwrap(), entry());
         for number in 0..=6 {
@@ -228,7 +269,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(record: Vec<u8>) {
-            let _ = (decode_flag(&record), decode_pass(&record), decode_entry(&record));
+            let _ = (decode_flag(&record), decode_pass(&record), decode_entry(&record), decode_group(&record));
         }
     }
 }
