@@ -6,8 +6,9 @@
 //! everything that covers its key. While everyone is stopped, `root: ok` says who is not. A key with letters outside ASCII
 //! stands there once more as Exim spells it.
 //!
-//! It is replaced by a rename, synced before, so a reader and a crash see the old file or the new one. Other threads may change
-//! the table meanwhile: each line is right for some moment since the writing began, and what had changed before is in it.
+//! It is replaced by a rename, so a reader sees the old file or the new one; and synced before, so that a power failure leaves
+//! one of them, but for the first one of a start, which is synced behind READY. Other threads may change the table meanwhile: each
+//! line is right for some moment since the writing began, and what had changed before is in it.
 //!
 //! Honest limits: passes are not in it, so a message with a pass waits while the daemon is down. Identities are compared as
 //! Exim has them, without letter case but not in normal form otherwise.
@@ -59,13 +60,31 @@ impl Fallback {
         Ok(Fallback { path: path.to_path_buf(), temporary: beside(".new"), mode, _lock: lock })
     }
 
-    /// Puts the present state in the place of the file.
+    /// Puts the present state in the place of the file, synced.
     ///
     /// # Errors
     ///
     /// [`FallbackError`]; the file is then as it was.
     pub fn replace(&self, table: &Table, now: Timestamp) -> Result<(), FallbackError> {
-        let written = self.write(table, now).and_then(|()| fs::rename(&self.temporary, &self.path));
+        self.put(|| {
+            let file = self.write(table, now)?;
+            file.sync_data()?;
+            Ok(file)
+        })
+        .map(drop)
+    }
+
+    /// The same for whoever cannot wait for the disk: returns the new file, to be synced.
+    ///
+    /// # Errors
+    ///
+    /// [`FallbackError`]; the file is then as it was.
+    pub fn replace_unsynced(&self, table: &Table, now: Timestamp) -> Result<File, FallbackError> {
+        self.put(|| self.write(table, now))
+    }
+
+    fn put(&self, write: impl FnOnce() -> io::Result<File>) -> Result<File, FallbackError> {
+        let written = write().and_then(|file| fs::rename(&self.temporary, &self.path).map(|()| file));
         written.map_err(|source| {
             let _ = fs::remove_file(&self.temporary);
             FallbackError { path: self.path.clone(), source }
@@ -94,7 +113,7 @@ impl Fallback {
         }
     }
 
-    fn write(&self, table: &Table, now: Timestamp) -> io::Result<()> {
+    fn write(&self, table: &Table, now: Timestamp) -> io::Result<File> {
         // O_EXCL: whatever somebody may have put there is not followed and not written to. What a crash has left is removed.
         let create = || File::options().write(true).create_new(true).mode(0o600).open(&self.temporary);
         let file = match create() {
@@ -108,7 +127,7 @@ impl Fallback {
         let mut out = BufWriter::with_capacity(1 << 16, file);
         out.write_all(b"# Written by outgoingd at each change, for Exim to read while outgoingd does not answer.\n")?;
         render(table, now, &mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()
+        out.into_inner().map_err(io::IntoInnerError::into_error)
     }
 }
 
@@ -159,9 +178,11 @@ fn lines(subject: &str, verdict: Verdict, out: &mut impl Write) -> io::Result<()
 fn line(key: &str, verdict: Verdict, out: &mut impl Write) -> io::Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@.-_*+=".contains(&byte) || !byte.is_ascii();
     if key.bytes().all(plain) {
-        write!(out, "{key}")?;
+        out.write_all(key.as_bytes())?;
     } else {
         write!(out, "\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))?;
     }
-    writeln!(out, ": {}", verdict.as_str())
+    out.write_all(b": ")?;
+    out.write_all(verdict.as_str().as_bytes())?;
+    out.write_all(b"\n")
 }

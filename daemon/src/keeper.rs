@@ -2,8 +2,8 @@
 //!
 //! Whoever changes what the file depends on, flags or owners, calls [`Keeper::changed`] and goes on; the file follows at
 //! once, as fast as it can be written and synced: within a millisecond or so for a thousand flags, a second for a million.
-//! Then the thread rests ten times as long, so that a row of changes costs a tenth of a core and of the disk however long
-//! the file is. What cannot be written is said once and tried again.
+//! Then the thread rests thirty times as long, so that a row of changes costs a thirtieth of a core and of the disk however
+//! long the file is, and lookups, where cores are few, next to nothing. What cannot be written is said once and tried again.
 //!
 //! So a change is acknowledged when it is durable and visible, and whoever wants the fallback file to show it too waits for
 //! that ([`Keeper::settled`]), as `outgoingctl` does.
@@ -22,7 +22,7 @@ use tokio::time;
 use tracing::{info, warn};
 
 /// Rest behind a write, in times that it took.
-const REST: u32 = 10;
+const REST: u32 = 30;
 
 /// Rest behind a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -74,17 +74,19 @@ impl Keeper {
         stats: Arc<Stats>,
         clock: Clock,
     ) -> io::Result<JoinHandle<()>> {
-        let write = move || {
-            let written = fallback.replace(&table, clock.now());
-            let counter = if written.is_ok() { &stats.fallback_writes } else { &stats.fallback_failures };
-            counter.fetch_add(1, Relaxed);
-            stats.fallback_stale.store(written.is_err(), Relaxed);
-            written
+        let changes = {
+            let mut wanted = self.wanted();
+            wanted.kept = true;
+            wanted.changes
         };
-        self.wanted().kept = true;
-        self.write(&write, self.wanted().changes);
+        let unsynced = self.take_note(&stats, changes, fallback.replace_unsynced(&table, clock.now()));
         let own = self.clone();
-        thread::Builder::new().name("keeper".to_owned()).spawn(move || own.keep(&write))
+        let keep = move || {
+            // It stands in its place; if it cannot be synced, the next one can.
+            let _ = unsynced.map(|file| file.sync_data());
+            own.keep(&stats, || fallback.replace(&table, clock.now()));
+        };
+        thread::Builder::new().name("keeper".to_owned()).spawn(keep)
     }
 
     /// Has the file written again.
@@ -111,7 +113,7 @@ impl Keeper {
         self.0.wake.notify_one();
     }
 
-    fn keep(&self, write: &impl Fn() -> Result<(), FallbackError>) {
+    fn keep(&self, stats: &Stats, write: impl Fn() -> Result<(), FallbackError>) {
         loop {
             let current = {
                 let written = self.0.written.borrow();
@@ -123,7 +125,8 @@ impl Keeper {
             drop(wanted);
             if current != Some(changes) {
                 let begun = Instant::now();
-                let rest = if self.write(write, changes) { begun.elapsed() * REST } else { RETRY };
+                let written = self.take_note(stats, changes, write());
+                let rest = written.map_or(RETRY, |()| begun.elapsed() * REST);
                 drop(self.0.wake.wait_timeout_while(self.wanted(), rest, |wanted| !wanted.stop));
             }
             if stop {
@@ -132,17 +135,21 @@ impl Keeper {
         }
     }
 
-    /// Writes the file; what keeps it from being current is said when that begins and when it ends.
-    fn write(&self, write: &impl Fn() -> Result<(), FallbackError>, changes: u64) -> bool {
-        let failure =
-            write().err().map(|error| format!("{error}; while outgoingd is down Exim would go by an older state"));
+    /// Makes known how a write went that was for so many changes; what keeps the file from being current is said when that
+    /// begins and when it ends.
+    fn take_note<T>(&self, stats: &Stats, changes: u64, written: Result<T, FallbackError>) -> Option<T> {
+        let counter = if written.is_ok() { &stats.fallback_writes } else { &stats.fallback_failures };
+        counter.fetch_add(1, Relaxed);
+        stats.fallback_stale.store(written.is_err(), Relaxed);
+        let error = written.as_ref().err();
+        let failure = error.map(|error| format!("{error}; while outgoingd is down Exim would go by an older state"));
         let before = self.0.written.send_replace(Written { changes, failure: failure.clone() });
         match (&before.failure, &failure) {
             (None, Some(failure)) => warn!("{failure}"),
             (Some(_), None) => info!("the fallback file is current again"),
             _ => {}
         }
-        failure.is_none()
+        written.ok()
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {

@@ -135,7 +135,7 @@ impl Requests {
     async fn set(&self, origin: Result<Origin, Refusal>, flag: WireFlag) -> Result<Changed, Refusal> {
         self.mail_sends()?;
         let origin = origin?;
-        let change = self.blocking(move |this| this.change_of(&origin, flag)).await?;
+        let change = self.see_whether(&flag.subject.clone(), move |this| this.change_of(&origin, flag)).await?;
         let name = change.action.subject().to_owned();
         self.write_one(change, name).await
     }
@@ -147,7 +147,7 @@ impl Requests {
         // What has a flag can be let go, whether it still exists or not; what has none must exist, or it is mistyped.
         if self.table.ends_of(&name).is_clear() {
             let subject = subject.clone();
-            self.blocking(move |this| this.must_exist(&subject)).await?;
+            self.see_whether(raw, move |this| this.must_exist(&subject)).await?;
         }
         let action = Action::Clear { subject: subject.clone(), kind };
         let mut changed = self.write_one(Change { origin, action }, name).await?;
@@ -404,6 +404,18 @@ impl Requests {
             latency_p90_ns: p90,
             latency_p99_ns: p99,
             latency_p999_ns: p999,
+        }
+    }
+
+    /// Does what sees whether there is such a subject: at once, unless NSS is asked; all else is in memory.
+    async fn see_whether<T: Send + 'static>(
+        &self,
+        subject: &str,
+        work: impl FnOnce(&Requests) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        match *self.policy().accounts {
+            Accounts::Passwd if !subject.contains('@') => self.blocking(work).await,
+            _ => work(self),
         }
     }
 

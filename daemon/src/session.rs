@@ -153,6 +153,7 @@ async fn read_header(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<
 
 /// Reads a payload of that length; `received` keeps what belongs to the next frame.
 async fn read_payload(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) -> Result<Vec<u8>, SessionError> {
+    received.reserve(length.saturating_sub(received.len()));
     fill(stream, received, length).await?;
     let behind = received.split_off(length);
     Ok(std::mem::replace(received, behind))

@@ -158,15 +158,16 @@ impl Writer {
                 next = self.jobs.try_recv().ok();
             }
         }
-        let outcome = self.change(&changes);
-        let (mut changes, mut effects) = (changes.as_slice(), outcome.as_deref().unwrap_or_default());
+        let mut outcome = self.change(&changes);
+        let mut changes = changes.as_slice();
         for (count, done) in waiting {
-            let (own_changes, own_effects);
+            let own_changes;
             (own_changes, changes) = changes.split_at(count);
-            (own_effects, effects) = effects.split_at(count.min(effects.len()));
+            let own = outcome.as_mut().map(|effects| effects.drain(..count).collect::<Vec<_>>());
+            let deeds = effective(own_changes, own.as_deref().unwrap_or_default());
             // Whoever asked may have hung up; what is done is done.
-            let _ = done.send(outcome.as_ref().map(|_| own_effects.to_vec()).map_err(Clone::clone));
-            log(own_changes, own_effects);
+            let _ = done.send(own.map_err(|error| error.clone()));
+            log(&deeds);
         }
     }
 
@@ -223,7 +224,7 @@ impl Writer {
         // A flag behind its end is out of force already; if it cannot be removed now, then at the next look.
         match self.change(&changes) {
             Ok(effects) => {
-                log(&changes, &effects);
+                log(&effective(&changes, &effects));
                 self.ends.retain(|ending| due.binary_search(ending).is_err());
             }
             Err(error) => warn!("flags that have ended stay on disk for now: {error}"),
@@ -286,18 +287,22 @@ impl Writer {
     }
 }
 
+/// The changes that changed something.
+fn effective<'a>(changes: &'a [Change], effects: &[Effect]) -> Vec<&'a Change> {
+    let pairs = changes.iter().zip(effects);
+    pairs.filter(|(_, effect)| **effect != Effect::Unchanged).map(|(change, _)| change).collect()
+}
+
 /// Puts what one peer wanted at once on the operators' record: a single change in full, many as a count, whose parts are in
 /// the audit trail.
-fn log(changes: &[Change], effects: &[Effect]) {
-    let done = changes.iter().zip(effects).filter(|(_, effect)| **effect != Effect::Unchanged);
-    let done: Vec<&Change> = done.map(|(change, _)| change).collect();
-    let Some(Change { origin: Origin { by, uid, pid, on_behalf_of }, action }) = done.first() else { return };
+fn log(deeds: &[&Change]) {
+    let Some(Change { origin: Origin { by, uid, pid, on_behalf_of }, action }) = deeds.first() else { return };
     let on_behalf_of = on_behalf_of.as_deref().unwrap_or_default();
-    if let [_] = done.as_slice() {
+    if let [_] = deeds {
         let (deed, object) = action.describe();
         info!(target: "audit", deed, object, by, uid, pid, on_behalf_of, "{by}: {deed} {object}");
     } else {
-        let changes = done.len();
+        let changes = deeds.len();
         info!(target: "audit", changes, by, uid, pid, on_behalf_of, "{by}: {changes} changes at once");
     }
 }

@@ -212,7 +212,7 @@ impl Store {
             let table = transaction.open_table(FLAGS)?;
             let mut flags = Vec::new();
             for kind in Kind::BOTH {
-                if let Some(record) = table.get((subject, record::kind_number(kind)))? {
+                if let Some(record) = table.get((subject.as_bytes(), record::kind_number(kind)))? {
                     flags.push((kind, record::decode_flag(record.value())?));
                 }
             }

@@ -80,6 +80,9 @@ struct Found {
 /// Puts into the database what only the journal has, and gives it the present format.
 fn catch_up(database: &Database, pending: &Pending, format: u64) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
+    if format == 1 {
+        tables::convert(&transaction)?;
+    }
     let mut tables = Tables::open(&transaction)?;
     pending.groups.iter().flatten().try_for_each(|write| tables.apply(write))?;
     drop(tables);
@@ -163,26 +166,34 @@ fn verify(file: File) -> Result<Found, OpenError> {
     if !database.check_integrity().map_err(|error| unusable(&error))? {
         return Err(OpenError::Unusable("its checksums do not match".to_owned()));
     }
-    read_through(&database).map_err(|error| unusable(&error))
+    go_through(&database).map_err(|error| unusable(&error))
 }
 
-/// Reads everything.
-fn read_through(database: &Database) -> Result<Found, StoreError> {
+/// Reads everything, behind a conversion if the format is an old one.
+fn go_through(database: &Database) -> Result<Found, StoreError> {
+    let found = found(database)?;
+    if found.format != FORMAT_NOW {
+        catch_up(database, &Pending::none(found.last), found.format)?;
+    }
     let transaction = database.begin_read()?;
-    let meta = transaction.open_table(META)?;
-    let number = |key| Ok::<_, StoreError>(meta.get(key)?.map(|number| number.value()));
-    let found = match (number(FORMAT)?, number(JOURNAL)?) {
-        (Some(1), None) => Found { format: 1, last: 0 },
-        (Some(FORMAT_NOW), Some(last)) => Found { format: FORMAT_NOW, last },
-        (format, _) => {
-            let format = format.map_or("no format".to_owned(), |format| format!("format {format}"));
-            return Err(Damage(format!("it has {format}, where this outgoingd knows formats 1 to {FORMAT_NOW}")).into());
-        }
-    };
     tables::flags(&transaction, None, |_| true)?;
     tables::passes(&transaction, |_, _| {})?;
     tables::entries(&transaction, None, |_, _| true)?;
     Ok(found)
+}
+
+fn found(database: &Database) -> Result<Found, StoreError> {
+    let transaction = database.begin_read()?;
+    let meta = transaction.open_table(META)?;
+    let number = |key| Ok::<_, StoreError>(meta.get(key)?.map(|number| number.value()));
+    match (number(FORMAT)?, number(JOURNAL)?) {
+        (Some(1), None) => Ok(Found { format: 1, last: 0 }),
+        (Some(FORMAT_NOW), Some(last)) => Ok(Found { format: FORMAT_NOW, last }),
+        (format, _) => {
+            let format = format.map_or("no format".to_owned(), |format| format!("format {format}"));
+            Err(Damage(format!("it has {format}, where this outgoingd knows formats 1 to {FORMAT_NOW}")).into())
+        }
+    }
 }
 
 /// The state file with everything that redb would write to it kept in memory.

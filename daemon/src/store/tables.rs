@@ -9,8 +9,10 @@ use crate::name::{MessageId, Subject};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use std::ops::Bound;
 
-/// Flags by subject and number of the kind.
-pub(super) const FLAGS: TableDefinition<'_, (&str, u8), &[u8]> = TableDefinition::new("flags");
+/// Flags by subject and number of the kind. Bytes, since redb looks through a `str` each time it compares two.
+pub(super) const FLAGS: TableDefinition<'_, (&[u8], u8), &[u8]> = TableDefinition::new("flags by bytes");
+/// The same in format 1.
+const FLAGS_1: TableDefinition<'_, (&str, u8), &[u8]> = TableDefinition::new("flags");
 /// Passes by message id.
 pub(super) const PASSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("passes");
 /// The audit trail by sequence number, from 1.
@@ -20,7 +22,7 @@ pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("me
 
 /// The tables of a transaction that writes.
 pub(super) struct Tables<'a> {
-    flags: redb::Table<'a, (&'static str, u8), &'static [u8]>,
+    flags: redb::Table<'a, (&'static [u8], u8), &'static [u8]>,
     passes: redb::Table<'a, &'static str, &'static [u8]>,
     audit: redb::Table<'a, u64, &'static [u8]>,
 }
@@ -62,7 +64,7 @@ impl Tables<'_> {
         decide: impl FnOnce(Option<&Flag>) -> Effect,
     ) -> Result<(Effect, Option<Write>), StoreError> {
         let key = record::kind_number(kind);
-        let record = self.flags.get((subject.as_str(), key))?;
+        let record = self.flags.get((subject.as_str().as_bytes(), key))?;
         let flag = record.map(|record| record::decode_flag(record.value())).transpose()?;
         let effect = decide(flag.as_ref());
         let record = match &effect {
@@ -90,9 +92,9 @@ impl Tables<'_> {
     pub(super) fn apply(&mut self, write: &Write) -> Result<(), StoreError> {
         match write {
             Write::Flag(subject, kind, Some(record)) => {
-                drop(self.flags.insert((subject.as_str(), *kind), record.as_slice())?);
+                drop(self.flags.insert((subject.as_bytes(), *kind), record.as_slice())?);
             }
-            Write::Flag(subject, kind, None) => drop(self.flags.remove((subject.as_str(), *kind))?),
+            Write::Flag(subject, kind, None) => drop(self.flags.remove((subject.as_bytes(), *kind))?),
             Write::Pass(message, Some(record)) => drop(self.passes.insert(message.as_str(), record.as_slice())?),
             Write::Pass(message, None) => drop(self.passes.remove(message.as_str())?),
             Write::Entry(sequence, record) => drop(self.audit.insert(sequence, record.as_slice())?),
@@ -114,6 +116,19 @@ impl Tables<'_> {
     }
 }
 
+/// Turns the flags of format 1 into those of format 2.
+pub(super) fn convert(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let (old, mut new) = (transaction.open_table(FLAGS_1)?, transaction.open_table(FLAGS)?);
+    for row in old.iter()? {
+        let (key, record) = row?;
+        let (subject, kind) = key.value();
+        new.insert((subject.as_bytes(), kind), record.value())?;
+    }
+    drop(old);
+    transaction.delete_table(FLAGS_1)?;
+    Ok(())
+}
+
 /// Hands the flags behind position `after` to `take`, in the order of their subjects, for as long as it says so.
 pub(super) fn flags(
     transaction: &ReadTransaction,
@@ -121,11 +136,11 @@ pub(super) fn flags(
     mut take: impl FnMut(FlagRow) -> bool,
 ) -> Result<(), StoreError> {
     let start = match after {
-        Some((subject, kind)) => Bound::Excluded((subject, record::kind_number(kind))),
+        Some((subject, kind)) => Bound::Excluded((subject.as_bytes(), record::kind_number(kind))),
         None => Bound::Unbounded,
     };
     let table = transaction.open_table(FLAGS)?;
-    for row in table.range::<(&str, u8)>((start, Bound::Unbounded))? {
+    for row in table.range::<(&[u8], u8)>((start, Bound::Unbounded))? {
         if !take(flag_row(row)?) {
             break;
         }
@@ -162,11 +177,12 @@ pub(super) fn entries(
     Ok(())
 }
 
-type Row<'a> = (redb::AccessGuard<'a, (&'static str, u8)>, redb::AccessGuard<'a, &'static [u8]>);
+type Row<'a> = (redb::AccessGuard<'a, (&'static [u8], u8)>, redb::AccessGuard<'a, &'static [u8]>);
 
 fn flag_row(row: Result<Row<'_>, redb::StorageError>) -> Result<FlagRow, StoreError> {
     let (key, record) = row?;
     let (subject, kind) = key.value();
+    let subject = str::from_utf8(subject).map_err(|error| Damage(format!("a flag on what {error}")))?;
     let name = Subject::new(subject).map_err(|error| Damage(format!("a flag on what {error}")))?;
     if name.as_str() != subject {
         return Err(Damage(format!("a flag on \"{}\", which is not in normal form", subject.escape_debug())).into());
