@@ -23,7 +23,8 @@ const NEEDED: [(&str, &str); 6] = [
 ];
 
 /// What the benchmark compares with, besides.
-const NEEDED_TO_COMPARE: [(&str, &str); 2] = [("tinycdb", "/usr/bin/cdb"), ("sqlite3", "/usr/bin/sqlite3")];
+const NEEDED_TO_COMPARE: [(&str, &str); 3] =
+    [("tinycdb", "/usr/bin/cdb"), ("sqlite3", "/usr/bin/sqlite3"), ("python3", "/usr/bin/python3")];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -39,6 +40,24 @@ pub fn install_missing() -> Result<()> {
 pub fn install_missing_to_compare() -> Result<()> {
     install(&NEEDED)?;
     install(&NEEDED_TO_COMPARE)
+}
+
+/// Fetches a package and unpacks its files into `directory`, without installing it.
+pub fn unpack(package: &str, directory: &Path) -> Result<()> {
+    let run = |command: &mut Command| -> Result<()> {
+        let status = command.current_dir(directory).status()?;
+        ensure!(status.success(), "{}: {status}", command.get_program().display());
+        Ok(())
+    };
+    // As root, who may write here; apt's own user may not.
+    let download = || run(Command::new("apt-get").args(["-qq", "-o", "APT::Sandbox::User=root", "download", package]));
+    download().or_else(|_| apt(&["update"]).and_then(|()| download()))?;
+    let archive = fs::read_dir(directory)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let archive = archive.with_context(|| format!("apt-get has not brought {package}"))?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(archive).arg(directory))
 }
 
 fn install(needed: &[(&'static str, &str)]) -> Result<()> {

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
 use super::figures::{Bound, Figure};
-use super::{Length, changes, daemon_with, progress};
+use super::{Length, changes, cores, daemon_with, progress};
 use crate::testbed::{Daemon, public_directory, wait_until};
 
 /// Lookups in one round, behind a few that warm up.
@@ -42,9 +42,10 @@ pub(super) fn against_the_floor(daemon: &Daemon, length: Length) -> Result<Vec<F
     progress("one lookup, and many at once, beside the floor");
     let floor = Floor::start()?;
     let sockets = [daemon.socket(), floor.socket()];
-    let [mut ours, mut floors] = in_turn(&sockets, rounds(length, 40))?;
+    let servers = [daemon.id()?, floor.child.id()];
+    let [mut ours, mut floors] = cores::apart(&servers, || in_turn(&sockets, length.rounds(160)))?;
     let (mut our_rate, mut floor_rate) = (Samples::default(), Samples::default());
-    for _ in 0..rounds(length, 7) {
+    for _ in 0..length.rounds(24) {
         our_rate.0.push(rate(&sockets[0])?);
         floor_rate.0.push(rate(&sockets[1])?);
     }
@@ -75,7 +76,8 @@ pub(super) fn against_the_floor(daemon: &Daemon, length: Length) -> Result<Vec<F
 
 /// A million subjects against a thousand.
 pub(super) fn many_subjects_beside_few(few: &Daemon, many: &Daemon, length: Length) -> Result<Vec<Figure>> {
-    let [mut many, mut few] = in_turn(&[many.socket(), few.socket()], rounds(length, 40))?;
+    let (sockets, servers) = ([many.socket(), few.socket()], [many.id()?, few.id()?]);
+    let [mut many, mut few] = cores::apart(&servers, || in_turn(&sockets, length.rounds(160)))?;
     let name = "p50 with 1,000,000 subjects, against 1,000";
     Ok(vec![Figure::ratio(name, many.at(500), few.at(500), "µs", Bound::AtMost(1.05))])
 }
@@ -85,7 +87,7 @@ pub(super) fn while_changes_pour_in(length: Length) -> Result<Vec<Figure>> {
     progress("lookups while changes are imported");
     let daemon = daemon_with(1_000)?;
     let (mut busy, mut idle) = (Samples::default(), Samples::default());
-    for round in 0..rounds(length, 5) {
+    for round in 0..length.rounds(16) {
         idle.0.extend(asked(&daemon.socket(), 4 * ROUND)?.0);
         let first = 1_000 + round * 100_000;
         thread::scope(|scope| -> Result<()> {
@@ -104,7 +106,7 @@ pub(super) fn while_changes_pour_in(length: Length) -> Result<Vec<Figure>> {
 pub(super) fn among_hostile_peers(daemon: &Daemon, length: Length) -> Result<Vec<Figure>> {
     progress("lookups among peers that send nothing, or a byte a second");
     let (mut hostile, mut alone) = (Samples::default(), Samples::default());
-    for _ in 0..rounds(length, 5) {
+    for _ in 0..length.rounds(16) {
         alone.0.extend(asked(&daemon.socket(), 4 * ROUND)?.0);
         let over = AtomicBool::new(false);
         thread::scope(|scope| -> Result<()> {
@@ -195,13 +197,6 @@ fn ask(socket: &Path, number: usize) -> Result<Duration> {
     let took = begun.elapsed();
     ensure!([&b"ok"[..], b"hold"].contains(&&reply[..length]), "the answer is {}", reply[..length].escape_ascii());
     Ok(took)
-}
-
-fn rounds(length: Length, full: usize) -> usize {
-    match length {
-        Length::Full => full,
-        Length::Quick => full.div_ceil(5),
-    }
 }
 
 impl Samples {
