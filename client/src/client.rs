@@ -227,7 +227,7 @@ impl Client {
     }
 
     /// Waits until the fallback file, by which Exim goes while the daemon is down, shows all that was changed before; two
-    /// seconds at most, which writing it takes only where there are some hundred thousand flags. Says why it does not.
+    /// seconds at most, which writing it takes only where there are a million flags or the disk is slow. Says why it does not.
     ///
     /// # Errors
     ///

@@ -125,7 +125,9 @@ impl Fallback {
         };
         file.set_permissions(Permissions::from_mode(self.mode))?;
         let mut out = BufWriter::with_capacity(1 << 16, file);
-        out.write_all(b"# Written by outgoingd at each change, for Exim to read while outgoingd does not answer.\n")?;
+        out.write_all(
+            b"# Written by outgoingd behind each change, for Exim to read while outgoingd does not answer.\n",
+        )?;
         render(table, now, &mut out)?;
         out.into_inner().map_err(io::IntoInnerError::into_error)
     }

@@ -6,7 +6,7 @@
 //! long the file is, and lookups, where cores are few, next to nothing. What cannot be written is said once and tried again.
 //!
 //! So a change is acknowledged when it is durable and visible, and whoever wants the fallback file to show it too waits for
-//! that ([`Keeper::settled`]), as `outgoingctl` does.
+//! that ([`Keeper::settled`]), as `outgoingctl` does, and cuts the rest short.
 
 use crate::clock::Clock;
 use crate::fallback::{Fallback, FallbackError};
@@ -47,6 +47,8 @@ struct Wanted {
     changes: u64,
     /// There is a thread.
     kept: bool,
+    /// Somebody waits for the file to show the changes up to this one, and cuts the rest short.
+    awaited: u64,
     /// The daemon stops.
     stop: bool,
 }
@@ -96,15 +98,23 @@ impl Keeper {
     }
 
     /// Waits until the file shows all that has changed so far, or could not be written since; two seconds at most, which
-    /// only a file of some hundred thousand lines takes. Says why it does not show it.
+    /// only a file of a million lines or a slow disk takes. Says why it does not show it.
     pub async fn settled(&self) -> Option<String> {
-        let changes = match &*self.wanted() {
-            Wanted { kept: false, .. } => return None,
-            Wanted { changes, .. } => *changes,
+        let changes = {
+            let mut wanted = self.wanted();
+            if !wanted.kept {
+                return None;
+            }
+            wanted.awaited = wanted.changes;
+            wanted.changes
         };
+        self.0.wake.notify_one();
         let mut written = self.0.written.subscribe();
         let outcome = time::timeout(PATIENCE, written.wait_for(|written| written.changes >= changes)).await;
-        outcome.ok()?.ok()?.failure.clone()
+        match outcome {
+            Ok(Ok(written)) => written.failure.clone(),
+            _ => Some("the fallback file does not show this yet; it follows".to_owned()),
+        }
     }
 
     /// Ends the thread, behind one more write if the file is not current.
@@ -127,7 +137,8 @@ impl Keeper {
                 let begun = Instant::now();
                 let written = self.take_note(stats, changes, write());
                 let rest = written.map_or(RETRY, |()| begun.elapsed() * REST);
-                drop(self.0.wake.wait_timeout_while(self.wanted(), rest, |wanted| !wanted.stop));
+                let rests = |wanted: &mut Wanted| !wanted.stop && (written.is_none() || wanted.awaited <= changes);
+                drop(self.0.wake.wait_timeout_while(self.wanted(), rest, rests));
             }
             if stop {
                 return;

@@ -17,7 +17,6 @@ use crate::stats::Stats;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
 use std::collections::BTreeSet;
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -78,6 +77,8 @@ pub struct Writer {
     ends: BTreeSet<(Timestamp, Ending)>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
+    /// The disk refused the last write.
+    refused: bool,
     /// Something may be durable in the journal only.
     unsettled: bool,
 }
@@ -116,7 +117,8 @@ impl Writer {
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
         let ends = BTreeSet::new();
-        let mut writer = Writer { jobs, store, table, stats, keeper, clock, ends, unsure: false, unsettled: true };
+        let mut writer =
+            Writer { jobs, store, table, stats, keeper, clock, ends, unsure: false, refused: false, unsettled: true };
         writer.load()?;
         Ok((Handle { jobs: sender }, writer))
     }
@@ -134,16 +136,22 @@ impl Writer {
             }
             self.end_what_has_reached_its_end();
         }
-        self.settle();
+        if let Err(error) = self.store.close() {
+            warn!("cannot write {}: {error}; what was acknowledged stands in its journal", self.store.path().display());
+        }
     }
 
     /// Nobody wants anything: time for what may be done later.
     fn settle(&mut self) {
-        if mem::take(&mut self.unsettled)
-            && let Err(error) = self.store.settle()
-        {
-            // What was acknowledged stands in the journal, and the next change has this tried again.
-            self.failed(&error);
+        if self.unsure && self.recover().is_err() {
+            return;
+        }
+        if self.unsettled {
+            match self.store.settle() {
+                Ok(()) => (self.unsettled, self.refused) = (false, false),
+                // What was acknowledged stands in the journal.
+                Err(error) => drop(self.failed(&error)),
+            }
         }
     }
 
@@ -178,7 +186,10 @@ impl Writer {
         }
         let now = self.clock.now();
         let effects = self.store.commit(changes, now).map_err(|error| self.failed(&error))?;
-        self.unsettled = true;
+        if effects.iter().all(|effect| *effect == Effect::Unchanged) {
+            return Ok(effects);
+        }
+        (self.unsettled, self.refused) = (true, false);
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
@@ -234,7 +245,7 @@ impl Writer {
     /// How long to sleep when nobody wants anything.
     fn nap(&self) -> Duration {
         // A disk that refuses is not asked in a loop.
-        if self.unsure {
+        if self.refused {
             return LONGEST_NAP;
         }
         let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
@@ -245,7 +256,7 @@ impl Writer {
     /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
     fn failed(&mut self, error: &StoreError) -> WriteError {
         error!("cannot write {}: {error}", self.store.path().display());
-        self.unsure = true;
+        (self.unsure, self.refused) = (true, true);
         let refusal = self.storage_error(error);
         if let Err(error) = self.recover() {
             warn!("the state file stays closed for now: {error}");
@@ -257,7 +268,7 @@ impl Writer {
     fn recover(&mut self) -> Result<(), WriteError> {
         self.store.recover().map_err(|error| self.storage_error(&error))?;
         self.load().map_err(|error| self.storage_error(&error))?;
-        self.unsure = false;
+        (self.unsure, self.unsettled) = (false, true);
         self.keeper.changed();
         Ok(())
     }

@@ -29,7 +29,7 @@ fn held(number: usize) -> Change {
 fn filled(directory: &Path) -> Vec<u8> {
     let store = Store::open(directory, 1_000).unwrap();
     (0..SUBJECTS).for_each(|number| hold(&store, number));
-    store.settle().unwrap();
+    store.close().unwrap();
     drop(store);
     fs::read(directory.join(STATE_FILE)).unwrap()
 }
@@ -151,8 +151,10 @@ fn after_a_crash(state: &[u8], journal: &[u8]) -> Result<Vec<String>, OpenError>
 fn whatever_was_acknowledged_is_there_after_a_crash_of_the_daemon_or_of_the_machine() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), 1_000).unwrap();
+    // The first change behind a start is durable in the database, which then knows that it needs its journal.
+    hold(&store, 0);
     let synced = snapshot(&directory, STATE_FILE);
-    for number in 0..8 {
+    for number in 1..8 {
         hold(&store, number);
         let (state, journal) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
         let expected = contents(&store);
@@ -210,13 +212,14 @@ fn a_group_that_was_refused_because_its_sync_failed_is_found_whole_or_not_at_all
 fn a_journal_that_makes_no_sense_is_refused_and_both_files_stay_as_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), 1_000).unwrap();
+    hold(&store, 0);
     let state = snapshot(&directory, STATE_FILE);
-    (0..3).for_each(|number| hold(&store, number));
+    (1..4).for_each(|number| hold(&store, number));
     let good = snapshot(&directory, JOURNAL_FILE);
     drop(store);
     let mut flipped = good.clone();
     flipped[4096 + 20] ^= 1;
-    for (what, journal) in [("flipped", &flipped[..]), ("truncated", &good[..5000]), ("empty", &[])] {
+    for (what, journal) in [("flipped", &flipped[..]), ("truncated", &good[..5000])] {
         fs::write(directory.path().join(STATE_FILE), &state).unwrap();
         fs::write(directory.path().join(JOURNAL_FILE), journal).unwrap();
         match Store::open(directory.path(), 1_000) {
@@ -228,21 +231,73 @@ fn a_journal_that_makes_no_sense_is_refused_and_both_files_stay_as_they_are() {
 }
 
 #[test]
-fn a_state_file_without_its_journal_is_what_the_database_has() {
+fn a_state_file_that_was_closed_properly_needs_no_journal_and_takes_none_of_another_state() {
     let directory = tempfile::tempdir().unwrap();
-    filled(directory.path());
-    fs::remove_file(directory.path().join(JOURNAL_FILE)).unwrap();
-    assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()), expected());
+    let bytes = filled(directory.path());
+    let journal = directory.path().join(JOURNAL_FILE);
+    fs::remove_file(&journal).unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    assert_eq!(contents(&store), expected());
+    // Three more, and the backup is put back: neither they nor the others are there again.
+    (100..103).for_each(|number| hold(&store, number));
+    drop(store);
+    let later = fs::read(&journal).unwrap();
+    assert_eq!(contents(&open(directory.path(), &bytes).unwrap()), expected());
+    assert!(fs::read(directory.path().join("state.journal.before")).unwrap() == later, "kept for whoever wants them");
 }
 
 #[test]
-fn a_journal_without_its_state_file_is_not_taken_for_that_of_a_new_one() {
+fn a_state_file_that_was_not_closed_needs_its_journal() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), 1_000).unwrap();
     hold(&store, 0);
+    let state = snapshot(&directory, STATE_FILE);
     drop(store);
+    let journal = directory.path().join(JOURNAL_FILE);
+    fs::remove_file(&journal).unwrap();
+    match open(directory.path(), &state) {
+        Err(OpenError::Unusable(message)) => assert!(message.contains(JOURNAL_FILE), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    // As the message says.
+    fs::write(&journal, "").unwrap();
+    assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()).len(), 2);
+}
+
+#[test]
+fn a_journal_without_its_state_file_is_kept_and_not_taken_for_that_of_a_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    (0..2).for_each(|number| hold(&store, number));
+    drop(store);
+    let (state, journal) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
     fs::remove_file(directory.path().join(STATE_FILE)).unwrap();
-    assert!(contents(&Store::open(directory.path(), 1_000).unwrap()).is_empty());
+    let new = Store::open(directory.path(), 1_000).unwrap();
+    assert!(contents(&new).is_empty());
+    drop(new);
+    assert!(snapshot(&directory, "state.journal.before") == journal);
+    assert_eq!(after_a_crash(&state, &snapshot(&directory, "state.journal.before")).unwrap().len(), 4);
+}
+
+#[test]
+fn a_change_behind_the_closing_is_as_durable_as_any() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    for number in 0..3 {
+        hold(&store, number);
+        store.close().unwrap();
+        store.close().unwrap();
+        let closed = snapshot(&directory, STATE_FILE);
+        assert_eq!(contents(&open(&closed_beside(&directory), &closed).unwrap()).len(), 2 * (number + 1));
+    }
+}
+
+/// A directory without a journal.
+fn closed_beside(directory: &TempDir) -> std::path::PathBuf {
+    let beside = directory.path().join("beside");
+    let _ = fs::remove_dir_all(&beside);
+    fs::create_dir(&beside).unwrap();
+    beside
 }
 
 /// A file of format 1, as outgoingd wrote it before there was a journal: pages with something in them, each behind its

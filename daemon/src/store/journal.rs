@@ -7,17 +7,17 @@
 //! start takes no room on a full disk.
 //!
 //! The file has [`BLOCKS`] blocks from its beginning to its end, so that a write in it changes no metadata. A record never
-//! shares a block, so that a torn write can hurt none but the one that was never acknowledged. Records are numbered without
+//! shares a block, so that a torn write can hurt none but the one that was never acknowledged. Groups are numbered without
 //! gaps for ever, and the database knows the number of the last one in it: what is older counts no more, and writing starts
-//! again at the first block.
+//! again at the first block. A daemon that stops leaves a database that has everything and says so, and no journal.
 //!
 //! Honest limits: a last record that does not make sense counts as torn, since nothing tells it from one whose bits were
 //! flipped after it was acknowledged. That is one group, and only behind a crash. A record that does not make sense while
 //! a later one does is damage.
 
+use super::StoreError;
 use super::open::OpenError;
 use super::record::{self, Write};
-use super::{Damage, StoreError};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -30,8 +30,9 @@ const BLOCK: usize = 4096;
 /// Blocks in the file.
 const BLOCKS: usize = 256;
 
-/// In front of a record: the CRC-32 of all that follows, and the length of the record, each four bytes, little endian.
-const HEADER: usize = 8;
+/// In front of a record, little endian: the CRC-32 of all that follows (4 bytes), the length of the record (4), the number of
+/// the group (8).
+const HEADER: usize = 16;
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -44,20 +45,12 @@ pub(super) struct Journal {
 }
 
 /// What the journal has and the database does not.
+#[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Groups in their order.
     pub(super) groups: Vec<Vec<Write>>,
-    /// The number of the last one, or of the last one in the database.
-    pub(super) last: u64,
     /// The blocks of their records.
     blocks: Range<usize>,
-}
-
-impl Pending {
-    /// Nothing behind number `last`.
-    pub(super) fn none(last: u64) -> Pending {
-        Pending { groups: Vec::new(), last, blocks: 0..0 }
-    }
 }
 
 /// Makes a journal without records, in the place of any that is there.
@@ -78,44 +71,43 @@ pub(super) fn read(path: &Path, last: u64) -> Result<Pending, OpenError> {
     }
     file.read_exact_at(&mut bytes, 0)?;
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let records = blocks.iter().map(parse).collect::<Result<Vec<_>, _>>().map_err(|error| damage(error.to_string()))?;
-    let mut pending = Pending::none(last);
-    for (block, record) in records.into_iter().enumerate() {
-        let Some((number, group)) = record.filter(|(number, _)| *number > last) else { continue };
-        if number != pending.last + 1 {
+    let mut pending = Pending::default();
+    for (position, block) in blocks.iter().enumerate() {
+        let Some((number, record)) = open(block).filter(|(number, _)| *number > last) else { continue };
+        let expected = last + 1 + pending.groups.len() as u64;
+        if number != expected {
             return Err(damage(format!(
-                "has a group {number}, but none before it behind {}; if it belongs to another state, move it away",
-                pending.last
+                "has group {number} and not group {expected} before it; if it belongs to another state, move it away and \
+                 create an empty file in its place"
             )));
         }
-        pending.blocks = if pending.groups.is_empty() { block..block + 1 } else { pending.blocks.start..block + 1 };
-        pending.groups.push(group);
-        pending.last = number;
+        if pending.groups.is_empty() {
+            pending.blocks.start = position;
+        }
+        pending.blocks.end = position + 1;
+        pending.groups.push(record::decode_group(record).map_err(|error| damage(format!("has {error}")))?);
     }
     Ok(pending)
 }
 
-/// The number and the group of a record, if the block has one that is whole.
-fn parse(block: &[u8; BLOCK]) -> Result<Option<(u64, Vec<Write>)>, Damage> {
-    let (header, rest) = block.split_at(HEADER);
-    let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let (checksum, length) = (number(0), number(4) as usize);
-    match rest.get(..length) {
-        Some(record) if length > 0 && checksum_of(&block[4..HEADER + length]) == checksum => {
-            record::decode_group(record).map(Some)
-        }
-        _ => Ok(None),
-    }
+/// The number of the group and the record in a block, if there is a whole one.
+fn open(block: &[u8; BLOCK]) -> Option<(u64, &[u8])> {
+    let (checksum, rest) = block.split_first_chunk()?;
+    let (length, numbered) = rest.split_first_chunk()?;
+    let (number, _) = numbered.split_first_chunk()?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let record = block.get(HEADER..HEADER.checked_add(length)?)?;
+    let whole = length > 0 && checksum_of(&block[4..HEADER + length]) == u32::from_le_bytes(*checksum);
+    whole.then_some((u64::from_le_bytes(*number), record))
 }
 
 /// The block of a record, unless it is too long for one.
-fn seal(record: &[u8]) -> Option<Vec<u8>> {
+fn seal(number: u64, record: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(record.len()).ok().filter(|_| HEADER + record.len() <= BLOCK)?;
-    let mut block = vec![0; BLOCK];
-    block[4..HEADER].copy_from_slice(&length.to_le_bytes());
-    block[HEADER..HEADER + record.len()].copy_from_slice(record);
-    let checksum = checksum_of(&block[4..HEADER + record.len()]);
+    let mut block = [&[0; 4][..], &length.to_le_bytes(), &number.to_le_bytes(), record].concat();
+    let checksum = checksum_of(&block[4..]);
     block[..4].copy_from_slice(&checksum.to_le_bytes());
+    block.resize(BLOCK, 0);
     Some(block)
 }
 
@@ -124,17 +116,18 @@ fn checksum_of(bytes: &[u8]) -> u32 {
 }
 
 impl Journal {
-    /// Opens a journal for appending behind what is pending in it. That is synced once more: what was read may be in
-    /// memory alone, if a sync has failed.
-    pub(super) fn open(path: &Path, Pending { last, blocks, .. }: &Pending) -> io::Result<Journal> {
+    /// Opens a journal for appending behind what is pending in it, when the database has all groups up to number `last`. What
+    /// is pending is synced once more: what was read may be in memory alone, if a sync has failed.
+    pub(super) fn open(path: &Path, last: u64, pending: &Pending) -> io::Result<Journal> {
         let file = File::options().read(true).write(true).open(path)?;
+        let Pending { groups, blocks } = pending;
         if !blocks.is_empty() {
             let (mut bytes, start) = (vec![0; blocks.len() * BLOCK], (blocks.start * BLOCK) as u64);
             file.read_exact_at(&mut bytes, start)?;
             file.write_all_at(&bytes, start)?;
             file.sync_data()?;
         }
-        Ok(Journal { file, next: blocks.end, last: *last })
+        Ok(Journal { file, next: blocks.end, last: last + groups.len() as u64 })
     }
 
     /// Whether the database has durably all that is here.
@@ -147,7 +140,7 @@ impl Journal {
         if self.next == BLOCKS {
             return Ok(false);
         }
-        let Some(block) = seal(&record::encode_group(self.last + 1, group)?) else { return Ok(false) };
+        let Some(block) = seal(self.last + 1, &record::encode_group(group)?) else { return Ok(false) };
         self.file.write_all_at(&block, (self.next * BLOCK) as u64)?;
         self.file.sync_data()?;
         self.next += 1;
@@ -176,7 +169,7 @@ mod tests {
         create(&path).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         for (block, number) in numbers.iter().enumerate() {
-            let bytes = seal(&record::encode_group(*number, &group(*number)).unwrap()).unwrap();
+            let bytes = seal(*number, &record::encode_group(&group(*number)).unwrap()).unwrap();
             file.write_all_at(&bytes, (block * BLOCK) as u64).unwrap();
         }
         path
@@ -192,19 +185,19 @@ mod tests {
         let outcome = read(&path, last);
         assert_eq!(fs::read(&path).unwrap(), bytes, "reading changes nothing");
         let pending = outcome.map_err(|error| error.to_string())?;
-        let numbers: Vec<u64> = (last + 1..=pending.last).collect();
+        let numbers: Vec<u64> = (last + 1..).take(pending.groups.len()).collect();
         assert_eq!(pending.groups, numbers.iter().copied().map(group).collect::<Vec<_>>());
         Ok(numbers)
     }
 
     #[test]
     fn a_record_is_these_bytes() {
-        let block = seal(&record::encode_group(5, &group(5)).unwrap()).unwrap();
+        let block = seal(5, &record::encode_group(&group(5)).unwrap()).unwrap();
         assert_eq!(
-            block[..18].escape_ascii().to_string(),
-            r"c\x85mL\t\x00\x00\x00\x01\x05\x01\x02\x05\x03\x01\x02\x03\x00"
+            block[..25].escape_ascii().to_string(),
+            r"\x99C\xea\xbf\x08\x00\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x01\x01\x02\x05\x03\x01\x02\x03\x00"
         );
-        assert!(block[18..].iter().all(|byte| *byte == 0) && block.len() == BLOCK);
+        assert!(block[25..].iter().all(|byte| *byte == 0) && block.len() == BLOCK);
     }
 
     #[test]
@@ -221,16 +214,16 @@ mod tests {
 
     #[test]
     fn a_last_record_that_was_torn_counts_as_never_written() {
-        for torn in [0, 4, 9, 12] {
+        for torn in [0, 4, 9, 17, 20] {
             assert_eq!(pending(&[1, 2, 3], 0, |bytes| bytes[2 * BLOCK + torn] ^= 1).unwrap(), [1, 2], "byte {torn}");
         }
     }
 
     #[test]
     fn a_damaged_record_before_a_whole_one_is_damage() {
-        let error = pending(&[1, 2, 3], 0, |bytes| bytes[BLOCK + 9] ^= 1).unwrap_err();
-        assert!(error.contains("group 3") && error.contains("behind 1"), "{error}");
-        assert!(pending(&[1, 2, 3], 0, |bytes| bytes[9] ^= 1).is_err());
+        let error = pending(&[1, 2, 3], 0, |bytes| bytes[BLOCK + 20] ^= 1).unwrap_err();
+        assert!(error.contains("group 3 and not group 2"), "{error}");
+        assert!(pending(&[1, 2, 3], 0, |bytes| bytes[20] ^= 1).is_err());
     }
 
     #[test]
@@ -242,22 +235,23 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_a_later_version_is_refused() {
+    fn a_record_of_a_later_version_is_refused_while_it_counts() {
         let later = |bytes: &mut Vec<u8>| {
-            let mut record = record::encode_group(1, &group(1)).unwrap();
+            let mut record = record::encode_group(&group(1)).unwrap();
             record[0] = 2;
-            bytes[..BLOCK].copy_from_slice(&seal(&record).unwrap());
+            bytes[..BLOCK].copy_from_slice(&seal(1, &record).unwrap());
         };
         assert!(pending(&[], 0, later).unwrap_err().contains("version 2"));
+        assert_eq!(pending(&[], 1, later).unwrap(), [], "it does not count any more");
     }
 
     #[test]
     fn a_group_that_fills_a_block_is_written_and_a_larger_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
-        let mut journal = Journal::open(&path, &Pending::none(0)).unwrap();
+        let mut journal = Journal::open(&path, 0, &Pending::default()).unwrap();
         let entry = |length| vec![Write::Entry(1, vec![7; length])];
-        let overhead = record::encode_group(1, &entry(4000)).unwrap().len() - 4000;
+        let overhead = record::encode_group(&entry(4000)).unwrap().len() - 4000;
         let most = BLOCK - HEADER - overhead;
         assert!(!journal.append(&entry(most + 1)).unwrap());
         assert!(journal.is_empty());
@@ -269,7 +263,7 @@ mod tests {
     fn a_full_journal_takes_no_more_until_it_starts_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
-        let mut journal = Journal::open(&path, &Pending::none(0)).unwrap();
+        let mut journal = Journal::open(&path, 0, &Pending::default()).unwrap();
         for _ in 0..BLOCKS {
             assert!(journal.append(&group(journal.last + 1)).unwrap());
         }

@@ -2,7 +2,7 @@
 //! journal in front of it, `state.journal`.
 //!
 //! [`Store::commit`] makes a group of changes durable, their audit entries included: all of them or none. A small group is
-//! durable in the journal and in the database when that catches up ([`Store::settle`]); a large one is durable in the
+//! durable in the journal, and in the database when that catches up ([`Store::settle`]); a large one is durable in the
 //! database at once (two-phase commit, each phase ended by `fdatasync`). There is one caller, the writer thread. Reading is
 //! for administrators and the start; lookups never come here.
 //!
@@ -39,8 +39,10 @@ pub const JOURNAL_FILE: &str = "state.journal";
 const FORMAT: &str = "format";
 /// The layout that this code writes.
 const FORMAT_NOW: u64 = 2;
-/// Key in [`META`]: the number of the last record of the journal that the database has.
+/// Key in [`META`]: the number of the last group of the journal that the database has.
 const JOURNAL: &str = "journal";
+/// Key in [`META`], there from a proper stop until the first change behind it: the journal has nothing that the database has not.
+const CLEAN: &str = "clean";
 
 /// The state file, open.
 #[derive(Debug)]
@@ -56,7 +58,15 @@ pub struct Store {
 #[derive(Debug)]
 struct Files {
     database: Database,
-    journal: Mutex<Journal>,
+    writing: Mutex<Writing>,
+}
+
+/// What the one who writes goes by.
+#[derive(Debug)]
+struct Writing {
+    journal: Journal,
+    /// The database says that it needs no journal.
+    clean: bool,
 }
 
 /// Why the state could not be read or written.
@@ -134,8 +144,9 @@ impl Store {
     ///
     /// The disk is full, broken or read-only; [`Store::recover`] is then needed.
     pub fn commit(&self, changes: &[Change], now: Timestamp) -> Result<Vec<Effect>, StoreError> {
-        self.with(|Files { database, journal }| {
-            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with(|Files { database, writing }| {
+            let mut writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let Writing { journal, clean } = &mut *writing;
             let mut transaction = database.begin_write()?;
             let (effects, writes) = self.write(&transaction, changes, now)?;
             if writes.is_empty() {
@@ -143,13 +154,19 @@ impl Store {
                 return Ok(effects);
             }
             let number = journal.last + 1;
-            transaction.open_table(META)?.insert(JOURNAL, number)?;
-            if journal.append(&writes)? {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(JOURNAL, number)?;
+            meta.remove(CLEAN)?;
+            drop(meta);
+            // The database must know durably that it is not clean before anything stands in the journal only. If that fails
+            // behind the write, opening again finds out whether the group is there.
+            if !*clean && journal.append(&writes)? {
                 transaction.set_durability(Durability::None)?;
                 transaction.commit()?;
             } else {
                 commit_durably(transaction)?;
                 journal.start_over(number);
+                *clean = false;
             }
             Ok(effects)
         })
@@ -161,13 +178,34 @@ impl Store {
     ///
     /// The disk is full, broken or read-only; [`Store::recover`] is then needed. Nothing is lost.
     pub fn settle(&self) -> Result<(), StoreError> {
-        self.with(|Files { database, journal }| {
-            let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.with(|Files { database, writing }| {
+            let Writing { journal, .. } = &mut *writing.lock().unwrap_or_else(PoisonError::into_inner);
             if !journal.is_empty() {
                 commit_durably(database.begin_write()?)?;
                 let last = journal.last;
                 journal.start_over(last);
             }
+            Ok(())
+        })
+    }
+
+    /// For a proper stop: settles, and leaves a state file that needs no journal. A change may still follow.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::settle`].
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.with(|Files { database, writing }| {
+            let Writing { journal, clean } = &mut *writing.lock().unwrap_or_else(PoisonError::into_inner);
+            if *clean {
+                return Ok(());
+            }
+            let transaction = database.begin_write()?;
+            transaction.open_table(META)?.insert(CLEAN, 1)?;
+            commit_durably(transaction)?;
+            let last = journal.last;
+            journal.start_over(last);
+            *clean = true;
             Ok(())
         })
     }

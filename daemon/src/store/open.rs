@@ -10,7 +10,7 @@
 
 use super::journal::{self, Journal, Pending};
 use super::tables::{self, META, Tables};
-use super::{Damage, FORMAT, FORMAT_NOW, Files, JOURNAL, JOURNAL_FILE, StoreError};
+use super::{CLEAN, Damage, FORMAT, FORMAT_NOW, Files, JOURNAL, JOURNAL_FILE, StoreError, Writing};
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend};
 use std::cell::Cell;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -45,42 +45,74 @@ pub(super) fn open(path: &Path) -> Result<Files, OpenError> {
     let found = match File::open(path) {
         Ok(file) => rehearse(file)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A journal without a state belongs to one that is no longer here.
-            journal::create(&journal)?;
+            set_aside(&journal)?;
             create_whole(path, fill)?;
-            Found { format: FORMAT_NOW, last: 0 }
+            Found { format: FORMAT_NOW, last: 0, clean: true }
         }
         Err(error) => return Err(error.into()),
     };
-    let pending = match journal.try_exists()? {
-        true if found.format == FORMAT_NOW => journal::read(&journal, found.last)?,
-        there => {
-            if !there && found.format == FORMAT_NOW {
-                warn!("{} is gone; what had changed in the second before a crash is not known", journal.display());
-            }
-            journal::create(&journal)?;
-            Pending::none(found.last)
-        }
-    };
+    let pending = pending(&journal, &found)?;
     let database = builder().open(path).map_err(StoreError::from)?;
-    let journal = Journal::open(&journal, &pending)?;
-    if found.format != FORMAT_NOW || !pending.groups.is_empty() {
-        catch_up(&database, &pending, found.format)?;
+    let Found { format, last, clean } = found;
+    let journal = Journal::open(&journal, last, &pending)?;
+    if format != FORMAT_NOW || !pending.groups.is_empty() {
+        catch_up(&database, &pending, &found)?;
     }
-    Ok(Files { database, journal: Mutex::new(journal) })
+    Ok(Files { database, writing: Mutex::new(Writing { journal, clean }) })
 }
 
 /// What the state file says about itself.
+#[derive(Debug)]
 struct Found {
     format: u64,
     /// The last group of the journal that the database has.
     last: u64,
+    /// The journal has no other.
+    clean: bool,
+}
+
+/// Sees to it that there is a journal, and what in it is not in the database.
+fn pending(journal: &Path, found: &Found) -> Result<Pending, OpenError> {
+    let length = match fs::metadata(journal) {
+        Ok(metadata) => Some(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    match (found.clean, length) {
+        (false, Some(1..)) => return journal::read(journal, found.last),
+        (false, None) => {
+            return Err(OpenError::Unusable(format!(
+                "its journal {} is gone; put it back, or create an empty file in its place to go on with what the state file \
+                 has",
+                journal.display()
+            )));
+        }
+        (true, Some(1..)) => match journal::read(journal, found.last) {
+            Ok(pending) if pending.groups.is_empty() => return Ok(pending),
+            _ => set_aside(journal)?,
+        },
+        // An empty one is somebody's wish.
+        (true, _) | (false, Some(0)) => {}
+    }
+    journal::create(journal)?;
+    Ok(Pending::default())
+}
+
+/// Keeps a journal that does not belong to the state file, for whoever has moved the other one away.
+fn set_aside(journal: &Path) -> Result<(), OpenError> {
+    let kept = journal.with_extension("journal.before");
+    match fs::rename(journal, &kept) {
+        Ok(()) => warn!("{} belongs to another state; it is now {}", journal.display(), kept.display()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// Puts into the database what only the journal has, and gives it the present format.
-fn catch_up(database: &Database, pending: &Pending, format: u64) -> Result<(), StoreError> {
+fn catch_up(database: &Database, pending: &Pending, found: &Found) -> Result<(), StoreError> {
     let mut transaction = database.begin_write()?;
-    if format == 1 {
+    if found.format == 1 {
         tables::convert(&transaction)?;
     }
     let mut tables = Tables::open(&transaction)?;
@@ -88,9 +120,12 @@ fn catch_up(database: &Database, pending: &Pending, format: u64) -> Result<(), S
     drop(tables);
     let mut meta = transaction.open_table(META)?;
     meta.insert(FORMAT, FORMAT_NOW)?;
-    meta.insert(JOURNAL, pending.last)?;
+    meta.insert(JOURNAL, found.last + pending.groups.len() as u64)?;
+    if found.clean {
+        meta.insert(CLEAN, 1)?;
+    }
     drop(meta);
-    if format != FORMAT_NOW {
+    if found.format != FORMAT_NOW {
         return super::commit_durably(transaction);
     }
     // Durable in the journal.
@@ -132,6 +167,7 @@ fn fill(file: File) -> Result<(), StoreError> {
     let mut meta = transaction.open_table(META)?;
     meta.insert(FORMAT, FORMAT_NOW)?;
     meta.insert(JOURNAL, 0)?;
+    meta.insert(CLEAN, 1)?;
     drop(meta);
     transaction.commit()?;
     Ok(())
@@ -173,7 +209,7 @@ fn verify(file: File) -> Result<Found, OpenError> {
 fn go_through(database: &Database) -> Result<Found, StoreError> {
     let found = found(database)?;
     if found.format != FORMAT_NOW {
-        catch_up(database, &Pending::none(found.last), found.format)?;
+        catch_up(database, &Pending::default(), &found)?;
     }
     let transaction = database.begin_read()?;
     tables::flags(&transaction, None, |_| true)?;
@@ -187,12 +223,13 @@ fn found(database: &Database) -> Result<Found, StoreError> {
     let meta = transaction.open_table(META)?;
     let number = |key| Ok::<_, StoreError>(meta.get(key)?.map(|number| number.value()));
     match (number(FORMAT)?, number(JOURNAL)?) {
-        (Some(1), None) => Ok(Found { format: 1, last: 0 }),
-        (Some(FORMAT_NOW), Some(last)) => Ok(Found { format: FORMAT_NOW, last }),
-        (format, _) => {
-            let format = format.map_or("no format".to_owned(), |format| format!("format {format}"));
-            Err(Damage(format!("it has {format}, where this outgoingd knows formats 1 to {FORMAT_NOW}")).into())
+        (Some(1), _) => Ok(Found { format: 1, last: 0, clean: true }),
+        (Some(FORMAT_NOW), Some(last)) => Ok(Found { format: FORMAT_NOW, last, clean: number(CLEAN)?.is_some() }),
+        (Some(FORMAT_NOW), None) => Err(Damage("it does not say how far its journal has come".to_owned()).into()),
+        (Some(format), _) => {
+            Err(Damage(format!("it has format {format}, where this outgoingd knows formats 1 to {FORMAT_NOW}")).into())
         }
+        (None, _) => Err(Damage("it has no format".to_owned()).into()),
     }
 }
 

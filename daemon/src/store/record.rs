@@ -57,13 +57,13 @@ pub(super) enum Write {
     Entry(u64, Vec<u8>),
 }
 
-/// The record of a group of changes in the journal, with its number.
-pub(super) fn encode_group(number: u64, writes: &[Write]) -> Result<Vec<u8>, Damage> {
-    encode(&(number, writes))
+/// The record of a group of changes in the journal.
+pub(super) fn encode_group(writes: &[Write]) -> Result<Vec<u8>, Damage> {
+    encode(&writes)
 }
 
-/// The number and the group in a record of the journal.
-pub(super) fn decode_group(record: &[u8]) -> Result<(u64, Vec<Write>), Damage> {
+/// The group in a record of the journal.
+pub(super) fn decode_group(record: &[u8]) -> Result<Vec<Write>, Damage> {
     decode(record)
 }
 
@@ -241,14 +241,14 @@ mod tests {
     #[test]
     fn a_group_of_version_1_is_these_bytes() {
         assert_eq!(
-            encode_group(5, &group()).unwrap().escape_ascii().to_string(),
-            r"\x01\x05\x05\x00\x03bob\x01\x01\x02\x07\x08\x00\x03bob\x00\x00\x01\x101rABCD-000abc-XY\x01\x01\t\x01\x101rABCD-000abc-XY\x00\x02\xfb,\x01\x01\n"
+            encode_group(&group()).unwrap().escape_ascii().to_string(),
+            r"\x01\x05\x00\x03bob\x01\x01\x02\x07\x08\x00\x03bob\x00\x00\x01\x101rABCD-000abc-XY\x01\x01\t\x01\x101rABCD-000abc-XY\x00\x02\xfb,\x01\x01\n"
         );
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        assert_eq!(decode_group(&encode_group(5, &group()).unwrap()).unwrap(), (5, group()));
+        assert_eq!(decode_group(&encode_group(&group()).unwrap()).unwrap(), group());
         assert_eq!(decode_flag(&encode_flag(&flag()).unwrap()).unwrap(), flag());
         assert_eq!(decode_entry(&encode_entry(&entry()).unwrap()).unwrap(), entry());
         for number in 0..=6 {

@@ -18,7 +18,7 @@ pub(super) fn through_exim(length: Length) -> Result<Vec<Figure>> {
     let outside = Outside::start()?;
     let plain = Exim::builder().outside(&outside).start()?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
-    for round in 0..length.rounds(40) {
+    for round in 0..length.rounds(60) {
         // The order changes, so that neither always comes behind the other.
         if round % 2 == 0 {
             with.push(passed(&bed.exim)?);
