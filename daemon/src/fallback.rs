@@ -7,8 +7,8 @@
 //! stands there once more as Exim spells it.
 //!
 //! It is replaced by a rename, so a reader sees the old file or the new one; and synced before, so that a power failure leaves
-//! one of them, but for the first one of a start, which is synced behind READY. Other threads may change the table meanwhile: each
-//! line is right for some moment since the writing began, and what had changed before is in it.
+//! one of them. Other threads may change the table meanwhile: each line is right for some moment since the writing began, and
+//! what had changed before is in it.
 //!
 //! Honest limits: passes are not in it, so a message with a pass waits while the daemon is down. Identities are compared as
 //! Exim has them, without letter case but not in normal form otherwise.
@@ -66,29 +66,17 @@ impl Fallback {
     ///
     /// [`FallbackError`]; the file is then as it was.
     pub fn replace(&self, table: &Table, now: Timestamp) -> Result<(), FallbackError> {
-        self.put(|| {
-            let file = self.write(table, now)?;
-            file.sync_data()?;
-            Ok(file)
-        })
-        .map(drop)
-    }
-
-    /// The same for whoever cannot wait for the disk: returns the new file, to be synced.
-    ///
-    /// # Errors
-    ///
-    /// [`FallbackError`]; the file is then as it was.
-    pub fn replace_unsynced(&self, table: &Table, now: Timestamp) -> Result<File, FallbackError> {
-        self.put(|| self.write(table, now))
-    }
-
-    fn put(&self, write: impl FnOnce() -> io::Result<File>) -> Result<File, FallbackError> {
-        let written = write().and_then(|file| fs::rename(&self.temporary, &self.path).map(|()| file));
+        let written = self.write(table, now).and_then(|()| fs::rename(&self.temporary, &self.path));
         written.map_err(|source| {
             let _ = fs::remove_file(&self.temporary);
             FallbackError { path: self.path.clone(), source }
         })
+    }
+
+    /// Whether there is a file, whatever is in it.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.path.exists()
     }
 
     /// Keeps the present file, if it names anybody, under its name and `.before`; says where.
@@ -113,7 +101,7 @@ impl Fallback {
         }
     }
 
-    fn write(&self, table: &Table, now: Timestamp) -> io::Result<File> {
+    fn write(&self, table: &Table, now: Timestamp) -> io::Result<()> {
         // O_EXCL: whatever somebody may have put there is not followed and not written to. What a crash has left is removed.
         let create = || File::options().write(true).create_new(true).mode(0o600).open(&self.temporary);
         let file = match create() {
@@ -129,7 +117,7 @@ impl Fallback {
             b"# Written by outgoingd behind each change, for Exim to read while outgoingd does not answer.\n",
         )?;
         render(table, now, &mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()
     }
 }
 

@@ -63,8 +63,8 @@ struct Written {
 }
 
 impl Keeper {
-    /// Writes the file, then keeps it current on a thread until [`Keeper::stop`]. A file that cannot be written is
-    /// logged: lookups are better than none.
+    /// Writes the file and keeps it current, on a thread, until [`Keeper::stop`]. Where there is none at all, returns when it
+    /// is written. A file that cannot be written is logged: lookups are better than none.
     ///
     /// # Errors
     ///
@@ -79,15 +79,17 @@ impl Keeper {
         let changes = {
             let mut wanted = self.wanted();
             wanted.kept = true;
+            // Whatever the file shows, this process has not written it.
+            wanted.changes += 1;
             wanted.changes
         };
-        let unsynced = self.take_note(&stats, changes, fallback.replace_unsynced(&table, clock.now()));
+        let is_there = fallback.is_there();
+        let write = move || fallback.replace(&table, clock.now());
+        if !is_there {
+            self.take_note(&stats, changes, write());
+        }
         let own = self.clone();
-        let keep = move || {
-            // It stands in its place; if it cannot be synced, the next one can.
-            let _ = unsynced.map(|file| file.sync_data());
-            own.keep(&stats, || fallback.replace(&table, clock.now()));
-        };
+        let keep = move || own.keep(&stats, write);
         thread::Builder::new().name("keeper".to_owned()).spawn(keep)
     }
 
@@ -148,7 +150,7 @@ impl Keeper {
 
     /// Makes known how a write went that was for so many changes; what keeps the file from being current is said when that
     /// begins and when it ends.
-    fn take_note<T>(&self, stats: &Stats, changes: u64, written: Result<T, FallbackError>) -> Option<T> {
+    fn take_note(&self, stats: &Stats, changes: u64, written: Result<(), FallbackError>) -> Option<()> {
         let counter = if written.is_ok() { &stats.fallback_writes } else { &stats.fallback_failures };
         counter.fetch_add(1, Relaxed);
         stats.fallback_stale.store(written.is_err(), Relaxed);

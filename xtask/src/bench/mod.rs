@@ -30,9 +30,9 @@ use crate::testbed::Daemon;
 /// How long the benchmark takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// About five minutes.
+    /// Three to four minutes.
     Full,
-    /// About one.
+    /// Half of one.
     Quick,
 }
 

@@ -59,8 +59,8 @@ pub(super) fn inside_one_exim(length: Length) -> Result<Vec<Rival>> {
             (0..lines).fold(String::new(), |all, number| all + &format!("user{number}@bench.test: hold\n")),
         )?;
         let file = file.display().to_string();
-        // A long list takes milliseconds a lookup; fewer say as much.
-        let count = if lines > 10_000 { count / 10 } else { count };
+        // A long list takes milliseconds a lookup; fewer say as much. No key comes twice: Exim remembers what it has found.
+        let count = if lines > 10_000 { count / 10 } else { count.min(lines) };
         let searched = |key: &str| format!("${{lookup{{{key}}}lsearch{{{file}}}{{$value}}{{ok}}}}");
         add(&format!("lsearch, {lines} lines"), expanded(&exim, count, lines, searched)?);
     }
