@@ -2,8 +2,8 @@
 //!
 //! Whoever changes what the file depends on, flags or owners, calls [`Keeper::changed`] and goes on; the file follows at
 //! once, as fast as it can be written and synced: within a millisecond or so for a thousand flags, a second for a million.
-//! Then the thread rests thirty times as long, so that a row of changes costs a thirtieth of a core and of the disk however
-//! long the file is, and lookups, where cores are few, next to nothing. What cannot be written is said once and tried again.
+//! Then the thread rests thirty times as long, unless somebody waits, so that a row of changes costs a thirtieth of a core
+//! and of the disk however long the file is. What cannot be written is said once and tried again.
 //!
 //! So a change is acknowledged when it is durable and visible, and whoever wants the fallback file to show it too waits for
 //! that ([`Keeper::settled`]), as `outgoingctl` does, and cuts the rest short.

@@ -226,6 +226,10 @@ impl Writer {
     }
 
     fn end_what_has_reached_its_end(&mut self) {
+        // The next change that is made, or the next quiet moment, shows whether the disk takes something again.
+        if self.refused {
+            return;
+        }
         let now = self.clock.now();
         let due: Vec<_> = self.ends.iter().take_while(|(at, _)| *at <= now).take(GROUP).cloned().collect();
         let changes: Vec<Change> = due.iter().filter_map(|(_, ending)| ending.change()).collect();

@@ -137,7 +137,7 @@ fn after_a_crash(state: &[u8], journal: &[u8]) -> Result<Vec<String>, OpenError>
     let found = contents(&Store::open(directory.path(), 1_000)?);
     let again = Store::open(directory.path(), 1_000)?;
     assert_eq!(contents(&again), found);
-    hold(&again, 999);
+    hold(&again, 999_999);
     let behind = contents(&again);
     let (state, journal) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
     drop(again);
@@ -192,18 +192,18 @@ fn large_groups_full_journals_and_small_groups_follow_each_other_without_loss() 
 
 #[test]
 fn a_group_that_was_refused_because_its_sync_failed_is_found_whole_or_not_at_all() {
-    // The database was closed in good order behind the third group; the fourth one stands in the journal behind them.
+    // The database was closed behind the third group, as it is after an error; the fourth one stands in the journal behind them.
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), 1_000).unwrap();
     (0..3).for_each(|number| hold(&store, number));
-    let before = snapshot(&directory, JOURNAL_FILE);
+    let (crashed, before) = (snapshot(&directory, STATE_FILE), snapshot(&directory, JOURNAL_FILE));
     hold(&store, 3);
     let (after, expected) = (snapshot(&directory, JOURNAL_FILE), contents(&store));
-    let other = tempfile::tempdir().unwrap();
-    let twin = Store::open(other.path(), 1_000).unwrap();
-    (0..3).for_each(|number| hold(&twin, number));
-    drop(twin);
-    let closed = snapshot(&other, STATE_FILE);
+    drop(store);
+    fs::write(directory.path().join(STATE_FILE), crashed).unwrap();
+    fs::write(directory.path().join(JOURNAL_FILE), &before).unwrap();
+    drop(Store::open(directory.path(), 1_000).unwrap());
+    let closed = snapshot(&directory, STATE_FILE);
     assert_eq!(after_a_crash(&closed, &after).unwrap(), expected);
     assert_eq!(after_a_crash(&closed, &before).unwrap().len(), 6);
 }
@@ -218,7 +218,7 @@ fn a_journal_that_makes_no_sense_is_refused_and_both_files_stay_as_they_are() {
     let good = snapshot(&directory, JOURNAL_FILE);
     drop(store);
     let mut flipped = good.clone();
-    flipped[4096 + 20] ^= 1;
+    flipped[2 * 4096 + 20] ^= 1;
     for (what, journal) in [("flipped", &flipped[..]), ("truncated", &good[..5000])] {
         fs::write(directory.path().join(STATE_FILE), &state).unwrap();
         fs::write(directory.path().join(JOURNAL_FILE), journal).unwrap();
@@ -280,20 +280,42 @@ fn a_journal_without_its_state_file_is_kept_and_not_taken_for_that_of_a_new_one(
 }
 
 #[test]
-fn a_change_behind_the_closing_is_as_durable_as_any() {
+fn a_change_behind_a_proper_stop_is_as_durable_as_any() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), 1_000).unwrap();
     for number in 0..3 {
+        let store = Store::open(directory.path(), 1_000).unwrap();
         hold(&store, number);
+        let crashed = after_a_crash(&snapshot(&directory, STATE_FILE), &snapshot(&directory, JOURNAL_FILE)).unwrap();
+        assert_eq!(crashed, contents(&store));
         store.close().unwrap();
+        hold(&store, 10 + number);
+        let crashed = after_a_crash(&snapshot(&directory, STATE_FILE), &snapshot(&directory, JOURNAL_FILE)).unwrap();
+        assert_eq!(crashed, contents(&store));
         store.close().unwrap();
-        let closed = snapshot(&directory, STATE_FILE);
-        assert_eq!(contents(&open(&closed_beside(&directory), &closed).unwrap()).len(), 2 * (number + 1));
+        let alone = open(&beside(&directory), &snapshot(&directory, STATE_FILE)).unwrap();
+        assert_eq!(contents(&alone), contents(&store));
+    }
+}
+
+#[test]
+fn a_state_file_that_was_not_closed_takes_no_journal_of_another_state() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let stores = directories.each_ref().map(|directory| Store::open(directory.path(), 1_000).unwrap());
+    for number in 0..3 {
+        for store in &stores {
+            hold(store, number);
+        }
+        let state = snapshot(&directories[0], STATE_FILE);
+        match after_a_crash(&state, &snapshot(&directories[1], JOURNAL_FILE)) {
+            Err(OpenError::Unusable(message)) => assert!(message.contains("another state file"), "{message}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(after_a_crash(&state, &snapshot(&directories[0], JOURNAL_FILE)).unwrap().len(), 2 * (number + 1));
     }
 }
 
 /// A directory without a journal.
-fn closed_beside(directory: &TempDir) -> std::path::PathBuf {
+fn beside(directory: &TempDir) -> std::path::PathBuf {
     let beside = directory.path().join("beside");
     let _ = fs::remove_dir_all(&beside);
     fs::create_dir(&beside).unwrap();

@@ -325,3 +325,19 @@ fn what_others_typed_cannot_play_with_the_terminal() -> Result<()> {
     assert!(refused.stderr.contains("line break"), "{refused:?}");
     Ok(())
 }
+
+#[test]
+fn a_fallback_file_that_cannot_be_written_is_said_beside_the_change_which_stands() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    let mut obstacle = daemon.fallback().into_os_string();
+    obstacle.push(".new");
+    fs::create_dir(&obstacle)?;
+    let held = daemon.ctl(&["hold", "alice"])?;
+    assert_eq!((held.code(), held.stdout.as_str()), (0, "alice: held\n"));
+    assert!(held.stderr.contains("cannot write the fallback file"), "{held:?}");
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    fs::remove_dir(&obstacle)?;
+    let released = daemon.ctl(&["release", "alice"])?;
+    assert_eq!((released.code(), released.stderr.as_str()), (0, ""));
+    Ok(())
+}

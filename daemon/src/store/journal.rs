@@ -6,10 +6,11 @@
 //! crash has left only here is put into the database again at the next start, and stays here until that has it durably: a
 //! start takes no room on a full disk.
 //!
-//! The file has [`BLOCKS`] blocks from its beginning to its end, so that a write in it changes no metadata. A record never
-//! shares a block, so that a torn write can hurt none but the one that was never acknowledged. Groups are numbered without
-//! gaps for ever, and the database knows the number of the last one in it: what is older counts no more, and writing starts
-//! again at the first block. A daemon that stops leaves a database that has everything and says so, and no journal.
+//! The file has [`BLOCKS`] blocks from its beginning to its end, so that a write in it changes no metadata. The first says to
+//! which database it belongs. A record never shares a block, so that a torn write can hurt none but the one that was never
+//! acknowledged. Groups are numbered without gaps for ever, and the database knows the number of the last one in it: what is
+//! older counts no more, and writing starts again behind the first block. A daemon that stops properly leaves a database that
+//! has everything and says so; until the first change behind the next start it needs no journal.
 //!
 //! Honest limits: a last record that does not make sense counts as torn, since nothing tells it from one whose bits were
 //! flipped after it was acknowledged. That is one group, and only behind a crash. A record that does not make sense while
@@ -29,6 +30,12 @@ const BLOCK: usize = 4096;
 
 /// Blocks in the file.
 const BLOCKS: usize = 256;
+
+/// The block of the first record.
+const FIRST: usize = 1;
+
+/// The record in the first block, whose number is the database's identity.
+const TITLE: &[u8] = b"journal of outgoingd";
 
 /// In front of a record, little endian: the CRC-32 of all that follows (4 bytes), the length of the record (4), the number of
 /// the group (8).
@@ -53,16 +60,16 @@ pub(super) struct Pending {
     blocks: Range<usize>,
 }
 
-/// Makes a journal without records, in the place of any that is there.
-pub(super) fn create(path: &Path) -> Result<(), OpenError> {
-    super::open::create_whole(path, |file| {
-        // Written, not only made long: blocks that were never written would change metadata when they are.
-        file.write_all_at(&vec![0; BLOCK * BLOCKS], 0)
-    })
+/// Makes a journal without records for the database of that identity, in the place of any that is there.
+pub(super) fn create(path: &Path, identity: u64) -> Result<(), OpenError> {
+    let mut bytes = seal(identity, TITLE).unwrap_or_default();
+    // Written, not only made long: blocks that were never written would change metadata when they are.
+    bytes.resize(BLOCK * BLOCKS, 0);
+    super::open::create_whole(path, |file| file.write_all_at(&bytes, 0))
 }
 
-/// Reads the groups behind number `last`, which is the last one that the database has. Changes nothing.
-pub(super) fn read(path: &Path, last: u64) -> Result<Pending, OpenError> {
+/// Reads the groups behind number `last`, which is the last one that the database of that identity has. Changes nothing.
+pub(super) fn read(path: &Path, identity: u64, last: u64) -> Result<Pending, OpenError> {
     let damage = |what: String| OpenError::Unusable(format!("its journal {} {what}", path.display()));
     let (file, mut bytes) = (File::open(path)?, vec![0; BLOCK * BLOCKS]);
     let length = file.metadata()?.len();
@@ -71,15 +78,23 @@ pub(super) fn read(path: &Path, last: u64) -> Result<Pending, OpenError> {
     }
     file.read_exact_at(&mut bytes, 0)?;
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
+    match blocks.first().and_then(open) {
+        Some((number, TITLE)) if number == identity => {}
+        Some((_, TITLE)) => {
+            return Err(damage(
+                "belongs to another state file; put back its own, or move it away and create an empty file in its place to \
+                 go on with what the state file has"
+                    .to_owned(),
+            ));
+        }
+        _ => return Err(damage("does not begin as a journal".to_owned())),
+    }
     let mut pending = Pending::default();
-    for (position, block) in blocks.iter().enumerate() {
+    for (position, block) in blocks.iter().enumerate().skip(FIRST) {
         let Some((number, record)) = open(block).filter(|(number, _)| *number > last) else { continue };
         let expected = last + 1 + pending.groups.len() as u64;
         if number != expected {
-            return Err(damage(format!(
-                "has group {number} and not group {expected} before it; if it belongs to another state, move it away and \
-                 create an empty file in its place"
-            )));
+            return Err(damage(format!("has group {number} and not group {expected} before it")));
         }
         if pending.groups.is_empty() {
             pending.blocks.start = position;
@@ -127,12 +142,12 @@ impl Journal {
             file.write_all_at(&bytes, start)?;
             file.sync_data()?;
         }
-        Ok(Journal { file, next: blocks.end, last: last + groups.len() as u64 })
+        Ok(Journal { file, next: blocks.end.max(FIRST), last: last + groups.len() as u64 })
     }
 
     /// Whether the database has durably all that is here.
     pub(super) fn is_empty(&self) -> bool {
-        self.next == 0
+        self.next == FIRST
     }
 
     /// Writes a group and syncs it. False, and nothing is written, if the group is too large or the journal full.
@@ -150,7 +165,7 @@ impl Journal {
 
     /// The database has durably all groups up to number `last`: writing starts again at the first block.
     pub(super) fn start_over(&mut self, last: u64) {
-        (self.next, self.last) = (0, last);
+        (self.next, self.last) = (FIRST, last);
     }
 }
 
@@ -166,9 +181,9 @@ mod tests {
     /// A journal with records of these numbers, one a block, and its path.
     fn journal(directory: &tempfile::TempDir, numbers: &[u64]) -> std::path::PathBuf {
         let path = directory.path().join("state.journal");
-        create(&path).unwrap();
+        create(&path, 7).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
-        for (block, number) in numbers.iter().enumerate() {
+        for (block, number) in (FIRST..).zip(numbers) {
             let bytes = seal(*number, &record::encode_group(&group(*number)).unwrap()).unwrap();
             file.write_all_at(&bytes, (block * BLOCK) as u64).unwrap();
         }
@@ -182,7 +197,7 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         spoil(&mut bytes);
         fs::write(&path, &bytes).unwrap();
-        let outcome = read(&path, last);
+        let outcome = read(&path, 7, last);
         assert_eq!(fs::read(&path).unwrap(), bytes, "reading changes nothing");
         let pending = outcome.map_err(|error| error.to_string())?;
         let numbers: Vec<u64> = (last + 1..).take(pending.groups.len()).collect();
@@ -215,21 +230,24 @@ mod tests {
     #[test]
     fn a_last_record_that_was_torn_counts_as_never_written() {
         for torn in [0, 4, 9, 17, 20] {
-            assert_eq!(pending(&[1, 2, 3], 0, |bytes| bytes[2 * BLOCK + torn] ^= 1).unwrap(), [1, 2], "byte {torn}");
+            assert_eq!(pending(&[1, 2, 3], 0, |bytes| bytes[3 * BLOCK + torn] ^= 1).unwrap(), [1, 2], "byte {torn}");
         }
     }
 
     #[test]
     fn a_damaged_record_before_a_whole_one_is_damage() {
-        let error = pending(&[1, 2, 3], 0, |bytes| bytes[BLOCK + 20] ^= 1).unwrap_err();
+        let error = pending(&[1, 2, 3], 0, |bytes| bytes[2 * BLOCK + 20] ^= 1).unwrap_err();
         assert!(error.contains("group 3 and not group 2"), "{error}");
-        assert!(pending(&[1, 2, 3], 0, |bytes| bytes[20] ^= 1).is_err());
+        assert!(pending(&[1, 2, 3], 0, |bytes| bytes[BLOCK + 20] ^= 1).is_err());
     }
 
     #[test]
     fn a_journal_of_another_state_and_one_that_is_cut_off_are_refused() {
         // The database was put back from a backup, the journal was not.
         assert!(pending(&[230, 231], 100, |_| ()).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        assert!(read(&journal(&directory, &[]), 8, 0).unwrap_err().to_string().contains("another state file"));
+        assert!(pending(&[1], 0, |bytes| bytes[..BLOCK].fill(0)).unwrap_err().contains("does not begin"));
         assert!(pending(&[1], 0, |bytes| bytes.truncate(BLOCK)).unwrap_err().contains("4096 bytes"));
         assert!(pending(&[1], 0, Vec::clear).is_err());
     }
@@ -239,7 +257,7 @@ mod tests {
         let later = |bytes: &mut Vec<u8>| {
             let mut record = record::encode_group(&group(1)).unwrap();
             record[0] = 2;
-            bytes[..BLOCK].copy_from_slice(&seal(1, &record).unwrap());
+            bytes[BLOCK..2 * BLOCK].copy_from_slice(&seal(1, &record).unwrap());
         };
         assert!(pending(&[], 0, later).unwrap_err().contains("version 2"));
         assert_eq!(pending(&[], 1, later).unwrap(), [], "it does not count any more");
@@ -256,7 +274,7 @@ mod tests {
         assert!(!journal.append(&entry(most + 1)).unwrap());
         assert!(journal.is_empty());
         assert!(journal.append(&entry(most)).unwrap());
-        assert_eq!(read(&path, 0).unwrap().groups, [entry(most)]);
+        assert_eq!(read(&path, 7, 0).unwrap().groups, [entry(most)]);
     }
 
     #[test]
@@ -264,13 +282,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
         let mut journal = Journal::open(&path, 0, &Pending::default()).unwrap();
-        for _ in 0..BLOCKS {
+        for _ in FIRST..BLOCKS {
             assert!(journal.append(&group(journal.last + 1)).unwrap());
         }
         assert!(!journal.append(&group(journal.last + 1)).unwrap());
-        assert_eq!(read(&path, 0).unwrap().groups.len(), BLOCKS);
-        journal.start_over(257);
-        assert!(journal.append(&group(258)).unwrap());
-        assert_eq!(read(&path, 257).unwrap().groups, [group(258)]);
+        assert_eq!(read(&path, 7, 0).unwrap().groups.len(), BLOCKS - FIRST);
+        journal.start_over(256);
+        assert!(journal.append(&group(257)).unwrap());
+        assert_eq!(read(&path, 7, 256).unwrap().groups, [group(257)]);
     }
 }

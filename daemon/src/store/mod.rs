@@ -2,8 +2,8 @@
 //! journal in front of it, `state.journal`.
 //!
 //! [`Store::commit`] makes a group of changes durable, their audit entries included: all of them or none. A small group is
-//! durable in the journal, and in the database when that catches up ([`Store::settle`]); a large one is durable in the
-//! database at once (two-phase commit, each phase ended by `fdatasync`). There is one caller, the writer thread. Reading is
+//! durable in the journal, and in the database when that catches up ([`Store::settle`]); a large one, and the first behind a
+//! proper stop, is durable in the database at once (two-phase commit, each phase ended by `fdatasync`). There is one caller, the writer thread. Reading is
 //! for administrators and the start; lookups never come here.
 //!
 //! After any error of the disk, the files are to be opened again; [`Store::recover`] does that. What a failed commit has left
@@ -39,6 +39,8 @@ pub const JOURNAL_FILE: &str = "state.journal";
 const FORMAT: &str = "format";
 /// The layout that this code writes.
 const FORMAT_NOW: u64 = 2;
+/// Key in [`META`]: a random number by which the journal is known for this file's own.
+const IDENTITY: &str = "identity";
 /// Key in [`META`]: the number of the last group of the journal that the database has.
 const JOURNAL: &str = "journal";
 /// Key in [`META`], there from a proper stop until the first change behind it: the journal has nothing that the database has not.

@@ -3,19 +3,21 @@
 //! redb repairs a file that was not closed properly and, where the newest state is damaged, falls back to the one before:
 //! right after a crash, wrong after a bit flip, which would silently undo acknowledged changes. So the file is first opened
 //! through [`Rehearsal`], a storage back end whose writes stay in memory, with every checksum verified and every record
-//! read. Only if it passes, and the journal beside it makes sense, is anything written; what does not is reported, and
-//! left exactly as it is. What the journal alone has is then put into the database, where lookups and administrators find it.
+//! read. Only if it passes, and the journal beside it makes sense if one is needed, is anything written; what does not is
+//! reported, and left exactly as it is. What the journal alone has is then put into the database, where lookups and administrators find it.
 //!
 //! A new file is made under another name, filled, synced and then renamed: there is never half a one.
 
 use super::journal::{self, Journal, Pending};
 use super::tables::{self, META, Tables};
-use super::{CLEAN, Damage, FORMAT, FORMAT_NOW, Files, JOURNAL, JOURNAL_FILE, StoreError, Writing};
+use super::{CLEAN, Damage, FORMAT, FORMAT_NOW, Files, IDENTITY, JOURNAL, JOURNAL_FILE, StoreError, Writing};
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend};
 use std::cell::Cell;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::iter;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -45,15 +47,15 @@ pub(super) fn open(path: &Path) -> Result<Files, OpenError> {
     let found = match File::open(path) {
         Ok(file) => rehearse(file)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            set_aside(&journal)?;
-            create_whole(path, fill)?;
-            Found { format: FORMAT_NOW, last: 0, clean: true }
+            let identity = draw();
+            create_whole(path, |file| fill(file, identity))?;
+            Found { format: FORMAT_NOW, identity, last: 0, clean: true }
         }
         Err(error) => return Err(error.into()),
     };
     let pending = pending(&journal, &found)?;
     let database = builder().open(path).map_err(StoreError::from)?;
-    let Found { format, last, clean } = found;
+    let Found { format, last, clean, identity: _ } = found;
     let journal = Journal::open(&journal, last, &pending)?;
     if format != FORMAT_NOW || !pending.groups.is_empty() {
         catch_up(&database, &pending, &found)?;
@@ -65,6 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Files, OpenError> {
 #[derive(Debug)]
 struct Found {
     format: u64,
+    identity: u64,
     /// The last group of the journal that the database has.
     last: u64,
     /// The journal has no other.
@@ -79,7 +82,7 @@ fn pending(journal: &Path, found: &Found) -> Result<Pending, OpenError> {
         Err(error) => return Err(error.into()),
     };
     match (found.clean, length) {
-        (false, Some(1..)) => return journal::read(journal, found.last),
+        (false, Some(1..)) => return journal::read(journal, found.identity, found.last),
         (false, None) => {
             return Err(OpenError::Unusable(format!(
                 "its journal {} is gone; put it back, or create an empty file in its place to go on with what the state file \
@@ -87,26 +90,31 @@ fn pending(journal: &Path, found: &Found) -> Result<Pending, OpenError> {
                 journal.display()
             )));
         }
-        (true, Some(1..)) => match journal::read(journal, found.last) {
+        (true, Some(1..)) => match journal::read(journal, found.identity, found.last) {
             Ok(pending) if pending.groups.is_empty() => return Ok(pending),
             _ => set_aside(journal)?,
         },
         // An empty one is somebody's wish.
         (true, _) | (false, Some(0)) => {}
     }
-    journal::create(journal)?;
+    journal::create(journal, found.identity)?;
     Ok(Pending::default())
 }
 
-/// Keeps a journal that does not belong to the state file, for whoever has moved the other one away.
+/// Keeps a journal that the state file does not need: it may be another's, whom somebody has moved away.
 fn set_aside(journal: &Path) -> Result<(), OpenError> {
-    let kept = journal.with_extension("journal.before");
-    match fs::rename(journal, &kept) {
-        Ok(()) => warn!("{} belongs to another state; it is now {}", journal.display(), kept.display()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
+    let names = iter::once("journal.before".to_owned()).chain((2..).map(|number| format!("journal.before.{number}")));
+    let mut paths = names.map(|name| journal.with_extension(name));
+    let Some(kept) = paths.find(|path| !path.exists()) else { return Ok(()) };
+    fs::rename(journal, &kept)?;
+    warn!("{} is not this state file's, or damaged and not needed; it is now {}", journal.display(), kept.display());
     Ok(())
+}
+
+/// A number that no other state file has.
+fn draw() -> u64 {
+    // std's own source of chance.
+    RandomState::new().build_hasher().finish()
 }
 
 /// Puts into the database what only the journal has, and gives it the present format.
@@ -119,9 +127,10 @@ fn catch_up(database: &Database, pending: &Pending, found: &Found) -> Result<(),
     pending.groups.iter().flatten().try_for_each(|write| tables.apply(write))?;
     drop(tables);
     let mut meta = transaction.open_table(META)?;
-    meta.insert(FORMAT, FORMAT_NOW)?;
     meta.insert(JOURNAL, found.last + pending.groups.len() as u64)?;
-    if found.clean {
+    if found.format == 1 {
+        meta.insert(FORMAT, FORMAT_NOW)?;
+        meta.insert(IDENTITY, found.identity)?;
         meta.insert(CLEAN, 1)?;
     }
     drop(meta);
@@ -160,12 +169,13 @@ pub(super) fn create_whole<E: Into<OpenError>>(
     Ok(())
 }
 
-fn fill(file: File) -> Result<(), StoreError> {
+fn fill(file: File, identity: u64) -> Result<(), StoreError> {
     let database = builder().create_file(file)?;
     let transaction = database.begin_write()?;
     drop(Tables::open(&transaction)?);
     let mut meta = transaction.open_table(META)?;
     meta.insert(FORMAT, FORMAT_NOW)?;
+    meta.insert(IDENTITY, identity)?;
     meta.insert(JOURNAL, 0)?;
     meta.insert(CLEAN, 1)?;
     drop(meta);
@@ -222,14 +232,17 @@ fn found(database: &Database) -> Result<Found, StoreError> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let number = |key| Ok::<_, StoreError>(meta.get(key)?.map(|number| number.value()));
-    match (number(FORMAT)?, number(JOURNAL)?) {
-        (Some(1), _) => Ok(Found { format: 1, last: 0, clean: true }),
-        (Some(FORMAT_NOW), Some(last)) => Ok(Found { format: FORMAT_NOW, last, clean: number(CLEAN)?.is_some() }),
-        (Some(FORMAT_NOW), None) => Err(Damage("it does not say how far its journal has come".to_owned()).into()),
-        (Some(format), _) => {
+    match number(FORMAT)? {
+        Some(1) => Ok(Found { format: 1, identity: draw(), last: 0, clean: true }),
+        Some(FORMAT_NOW) => {
+            let damage = || Damage("it does not say which journal is its own".to_owned());
+            let (identity, last) = number(IDENTITY)?.zip(number(JOURNAL)?).ok_or_else(damage)?;
+            Ok(Found { format: FORMAT_NOW, identity, last, clean: number(CLEAN)?.is_some() })
+        }
+        Some(format) => {
             Err(Damage(format!("it has format {format}, where this outgoingd knows formats 1 to {FORMAT_NOW}")).into())
         }
-        (None, _) => Err(Damage("it has no format".to_owned()).into()),
+        None => Err(Damage("it has no format".to_owned()).into()),
     }
 }
 

@@ -83,18 +83,21 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             if json { output.json(&object()) } else { output.text(&show::stats(&stats)) }
         }
     };
-    if changing && matches!(done, Ok(()) | Err(Failure::Some(_))) {
-        settle(&mut output, &mut client)?;
+    if changing {
+        // Also behind a failure: what was done before it shall be in the fallback file.
+        settle(&mut output, &mut client, done.is_err())?;
     }
     done?;
     output.flush()
 }
 
-/// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment.
-fn settle(output: &mut Output, client: &mut Client) -> Result<(), Failure> {
+/// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment. What has `failed`
+/// already is not made worse by words about this.
+fn settle(output: &mut Output, client: &mut Client, failed: bool) -> Result<(), Failure> {
     match client.settle() {
         Ok(None) => Ok(()),
         Ok(Some(warning)) => output.warn(&warning),
+        Err(_) if failed => Ok(()),
         Err(error) => {
             output.warn(&format!("the changes stand, but whether the fallback file shows them is not known: {error}"))
         }
