@@ -13,6 +13,7 @@ use outgoingd::store::Store;
 use outgoingd::table::{Owners, Table};
 use outgoingd::writer::{Handle, Writer};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -293,6 +294,21 @@ async fn whoever_waits_for_the_fallback_file_finds_the_change_in_it() {
         assert_eq!(desk.keeper.settled().await, None);
         assert_eq!(desk.fallback().len(), number + 1);
     }
+}
+
+#[tokio::test]
+async fn a_change_that_changes_nothing_leaves_the_fallback_file_alone() {
+    let desk = Desk::new(&[]);
+    let written = || fs::metadata(desk.directory.path().join("fallback")).unwrap().ino();
+    desk.set("alice", Kind::Hold, None).await;
+    assert_eq!(desk.keeper.settled().await, None);
+    let before = written();
+    assert_eq!(desk.set("alice", Kind::Hold, None).await, Effect::Unchanged);
+    assert_eq!(desk.keeper.settled().await, None);
+    assert_eq!(written(), before);
+    desk.set("carol", Kind::Hold, None).await;
+    assert_eq!(desk.keeper.settled().await, None);
+    assert_ne!(written(), before);
 }
 
 #[tokio::test]
