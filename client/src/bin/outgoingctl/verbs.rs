@@ -83,24 +83,23 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             if json { output.json(&object()) } else { output.text(&show::stats(&stats)) }
         }
     };
-    if changing {
-        // Also behind a failure: what was done before it shall be in the fallback file.
-        settle(&mut output, &mut client, done.is_err())?;
+    // Also behind a failure, since something may have been done before it; but a daemon that did not answer is not asked again.
+    let silent = matches!(done, Err(Failure::Client(Error::Unreachable { .. } | Error::Lost { .. })));
+    if changing && !silent {
+        settle(&mut output, &mut client)?;
     }
     done?;
     output.flush()
 }
 
-/// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment. What has `failed`
-/// already is not made worse by words about this.
-fn settle(output: &mut Output, client: &mut Client, failed: bool) -> Result<(), Failure> {
+/// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment.
+fn settle(output: &mut Output, client: &mut Client) -> Result<(), Failure> {
     match client.settle() {
         Ok(None) => Ok(()),
         Ok(Some(warning)) => output.warn(&warning),
-        Err(_) if failed => Ok(()),
-        Err(error) => {
-            output.warn(&format!("the changes stand, but whether the fallback file shows them is not known: {error}"))
-        }
+        // Who was refused the change is refused this, and has been told.
+        Err(error) if error.is_not_permitted() => Ok(()),
+        Err(error) => output.warn(&format!("whether the fallback file shows what was changed is not known: {error}")),
     }
 }
 
