@@ -44,7 +44,8 @@ const STATUS_PERIOD: Duration = Duration::from_secs(10);
 /// How long a stop waits for visits under way. The service's `TimeoutStopSec=` is longer.
 const LAST_VISITS: Duration = Duration::from_secs(12);
 
-/// Descriptors that are not waiting connections: state file and journal, event queues, logging, what NSS opens, lookups under way.
+/// Descriptors that are not waiting connections: state file and journal, event queues, logging, what NSS opens, lookups under
+/// way.
 const OTHER_DESCRIPTORS: usize = 64;
 
 /// Threads for what waits for the disk or NSS. Few, since each may keep a core busy that lookups need.

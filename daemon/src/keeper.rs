@@ -86,7 +86,7 @@ impl Keeper {
         let is_there = fallback.is_there();
         let write = move || fallback.replace(&table, clock.now());
         if !is_there {
-            self.take_note(&stats, changes, write());
+            self.take_note(&stats, changes, &write());
         }
         let own = self.clone();
         let keep = move || own.keep(&stats, write);
@@ -137,9 +137,10 @@ impl Keeper {
             drop(wanted);
             if current != Some(changes) {
                 let begun = Instant::now();
-                let written = self.take_note(stats, changes, write());
-                let rest = written.map_or(RETRY, |()| begun.elapsed() * REST);
-                let rests = |wanted: &mut Wanted| !wanted.stop && (written.is_none() || wanted.awaited <= changes);
+                let written = write();
+                let rest = if written.is_ok() { begun.elapsed() * REST } else { RETRY };
+                self.take_note(stats, changes, &written);
+                let rests = |wanted: &mut Wanted| !wanted.stop && (written.is_err() || wanted.awaited <= changes);
                 drop(self.0.wake.wait_timeout_while(self.wanted(), rest, rests));
             }
             if stop {
@@ -150,7 +151,7 @@ impl Keeper {
 
     /// Makes known how a write went that was for so many changes; what keeps the file from being current is said when that
     /// begins and when it ends.
-    fn take_note(&self, stats: &Stats, changes: u64, written: Result<(), FallbackError>) -> Option<()> {
+    fn take_note(&self, stats: &Stats, changes: u64, written: &Result<(), FallbackError>) {
         let counter = if written.is_ok() { &stats.fallback_writes } else { &stats.fallback_failures };
         counter.fetch_add(1, Relaxed);
         stats.fallback_stale.store(written.is_err(), Relaxed);
@@ -162,7 +163,6 @@ impl Keeper {
             (Some(_), None) => info!("the fallback file is current again"),
             _ => {}
         }
-        written.ok()
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {

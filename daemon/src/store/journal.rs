@@ -62,7 +62,7 @@ pub(super) struct Pending {
 
 /// Makes a journal without records for the database of that identity, in the place of any that is there.
 pub(super) fn create(path: &Path, identity: u64) -> Result<(), OpenError> {
-    let mut bytes = seal(identity, TITLE).unwrap_or_default();
+    let mut bytes = seal(identity, TITLE).expect("a title of a few bytes fits into a block");
     // Written, not only made long: blocks that were never written would change metadata when they are.
     bytes.resize(BLOCK * BLOCKS, 0);
     super::open::create_whole(path, |file| file.write_all_at(&bytes, 0))
@@ -112,7 +112,7 @@ fn open(block: &[u8; BLOCK]) -> Option<(u64, &[u8])> {
     let (number, _) = numbered.split_first_chunk()?;
     let length = u32::from_le_bytes(*length) as usize;
     let record = block.get(HEADER..HEADER.checked_add(length)?)?;
-    let whole = length > 0 && checksum_of(&block[4..HEADER + length]) == u32::from_le_bytes(*checksum);
+    let whole = length > 0 && crc32fast::hash(&block[4..HEADER + length]) == u32::from_le_bytes(*checksum);
     whole.then_some((u64::from_le_bytes(*number), record))
 }
 
@@ -120,14 +120,10 @@ fn open(block: &[u8; BLOCK]) -> Option<(u64, &[u8])> {
 fn seal(number: u64, record: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(record.len()).ok().filter(|_| HEADER + record.len() <= BLOCK)?;
     let mut block = [&[0; 4][..], &length.to_le_bytes(), &number.to_le_bytes(), record].concat();
-    let checksum = checksum_of(&block[4..]);
+    let checksum = crc32fast::hash(&block[4..]);
     block[..4].copy_from_slice(&checksum.to_le_bytes());
     block.resize(BLOCK, 0);
     Some(block)
-}
-
-fn checksum_of(bytes: &[u8]) -> u32 {
-    crc32fast::hash(bytes)
 }
 
 impl Journal {
@@ -163,9 +159,9 @@ impl Journal {
         Ok(true)
     }
 
-    /// The database has durably all groups up to number `last`: writing starts again at the first block.
-    pub(super) fn start_over(&mut self, last: u64) {
-        (self.next, self.last) = (FIRST, last);
+    /// The database has durably all that is here: writing starts again behind the first block.
+    pub(super) fn start_over(&mut self) {
+        self.next = FIRST;
     }
 }
 
@@ -287,7 +283,8 @@ mod tests {
         }
         assert!(!journal.append(&group(journal.last + 1)).unwrap());
         assert_eq!(read(&path, 7, 0).unwrap().groups.len(), BLOCKS - FIRST);
-        journal.start_over(256);
+        journal.last += 1;
+        journal.start_over();
         assert!(journal.append(&group(257)).unwrap());
         assert_eq!(read(&path, 7, 256).unwrap().groups, [group(257)]);
     }

@@ -3,8 +3,8 @@
 //!
 //! [`Store::commit`] makes a group of changes durable, their audit entries included: all of them or none. A small group is
 //! durable in the journal, and in the database when that catches up ([`Store::settle`]); a large one, and the first behind a
-//! proper stop, is durable in the database at once (two-phase commit, each phase ended by `fdatasync`). There is one caller, the writer thread. Reading is
-//! for administrators and the start; lookups never come here.
+//! proper stop, is durable in the database at once (two-phase commit, each phase ended by `fdatasync`). There is one caller,
+//! the writer thread. Reading is for administrators and the start; lookups never come here.
 //!
 //! After any error of the disk, the files are to be opened again; [`Store::recover`] does that. What a failed commit has left
 //! is then one of the two whole states, the old one or the new one, so the caller must load the table again from here.
@@ -43,7 +43,7 @@ const FORMAT_NOW: u64 = 2;
 const IDENTITY: &str = "identity";
 /// Key in [`META`]: the number of the last group of the journal that the database has.
 const JOURNAL: &str = "journal";
-/// Key in [`META`], there from a proper stop until the first change behind it: the journal has nothing that the database has not.
+/// Key in [`META`], there from a proper stop until the first change behind it: the database needs no journal.
 const CLEAN: &str = "clean";
 
 /// The state file, open.
@@ -115,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]. Whatever is wrong with it, a file that exists is left as it is.
+    /// [`OpenError`]. The files are then as they were, but that a journal may have been set aside that is not needed.
     pub fn open(directory: &Path, audit_entries: u64) -> Result<Store, OpenError> {
         let path = directory.join(STATE_FILE);
         let files = open::open(&path)?;
@@ -167,7 +167,8 @@ impl Store {
                 transaction.commit()?;
             } else {
                 commit_durably(transaction)?;
-                journal.start_over(number);
+                journal.last = number;
+                journal.start_over();
                 *clean = false;
             }
             Ok(effects)
@@ -184,8 +185,7 @@ impl Store {
             let Writing { journal, .. } = &mut *writing.lock().unwrap_or_else(PoisonError::into_inner);
             if !journal.is_empty() {
                 commit_durably(database.begin_write()?)?;
-                let last = journal.last;
-                journal.start_over(last);
+                journal.start_over();
             }
             Ok(())
         })
@@ -205,8 +205,7 @@ impl Store {
             let transaction = database.begin_write()?;
             transaction.open_table(META)?.insert(CLEAN, 1)?;
             commit_durably(transaction)?;
-            let last = journal.last;
-            journal.start_over(last);
+            journal.start_over();
             *clean = true;
             Ok(())
         })

@@ -4,7 +4,8 @@
 //! right after a crash, wrong after a bit flip, which would silently undo acknowledged changes. So the file is first opened
 //! through [`Rehearsal`], a storage back end whose writes stay in memory, with every checksum verified and every record
 //! read. Only if it passes, and the journal beside it makes sense if one is needed, is anything written; what does not is
-//! reported, and left exactly as it is. What the journal alone has is then put into the database, where lookups and administrators find it.
+//! reported, and left exactly as it is. What the journal alone has is then put into the database, where the table is loaded
+//! from and administrators look.
 //!
 //! A new file is made under another name, filled, synced and then renamed: there is never half a one.
 
@@ -70,7 +71,7 @@ struct Found {
     identity: u64,
     /// The last group of the journal that the database has.
     last: u64,
-    /// The journal has no other.
+    /// It needs no journal.
     clean: bool,
 }
 
