@@ -34,7 +34,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tracing::{info, warn};
 
@@ -147,8 +147,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     let lookups = Lookups { answers: answers.clone(), connections, visitors };
     let keep = |fallback| keeper.start(fallback, table.clone(), stats.clone(), clock.clone());
     let keeper_thread = fallback.map(keep).transpose()?;
-    let writer_runtime = one_thread()?;
-    let writer_thread = spawn("writer", move || writer_runtime.block_on(writer.run()))?;
+    let (writer_thread, mut damage) = start_writer(writer)?;
     let listener = Arc::new(listener);
     let lookup_threads = (0..THREADS)
         .map(|_| {
@@ -187,7 +186,10 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
         service::ready(&status_line(&requests, &[]));
         tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
-        attend(&requests, &mut reloader, signals, watch).await;
+        let outcome = tokio::select! {
+            () = attend(&requests, &mut reloader, signals, watch) => Ok(()),
+            Ok(message) = &mut damage => Err(StartError::State { path: requests.store.path().to_path_buf(), message }),
+        };
         service::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
@@ -203,7 +205,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         if time::timeout(LAST_VISITS, visits).await.is_err() {
             warn!("some visits did not end within {} s", LAST_VISITS.as_secs());
         }
-        Ok(())
+        outcome
     });
     // The last who could send changes. What helper threads still wait for is nobody's any more.
     drop((requests, reloader));
@@ -230,6 +232,18 @@ impl Signals {
             hang_up: signal(SignalKind::hangup())?,
         })
     }
+}
+
+/// Starts the writer's thread; what is received is what it found wrong with the state file, if that ends it.
+fn start_writer(writer: Writer) -> io::Result<(thread::JoinHandle<()>, oneshot::Receiver<String>)> {
+    let (runtime, (found, damage)) = (one_thread()?, oneshot::channel());
+    let thread = spawn("writer", move || {
+        if let Err(message) = runtime.block_on(writer.run()) {
+            // Whoever listens no more is stopping.
+            let _ = found.send(message);
+        }
+    })?;
+    Ok((thread, damage))
 }
 
 /// Ends the lookup threads, each behind one more connection: that of somebody else, or one of ours.
@@ -283,7 +297,12 @@ fn sources<'a>(overrides: &'a Overrides, config: &'a Config) -> impl Iterator<It
 fn status_line(requests: &Requests, wrong: &[String]) -> String {
     let (held, suspended, _) = requests.table.count(requests.clock.now());
     let stale = if requests.stats.fallback_stale.load(Relaxed) { "; the fallback file cannot be written" } else { "" };
-    let line = format!("{held} held, {suspended} suspended; {} lookups{stale}", requests.stats.lookups());
+    let refused = if requests.stats.state_refused.load(Relaxed) {
+        "; changes are refused, since the state file cannot be written"
+    } else {
+        ""
+    };
+    let line = format!("{held} held, {suspended} suspended; {} lookups{refused}{stale}", requests.stats.lookups());
     // A status is one line.
     wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
 }

@@ -6,7 +6,8 @@
 //!
 //! It runs on a thread of its own, since a commit waits for the disk. When a commit fails, nothing of it is acknowledged
 //! and the state file is opened again; the table then takes over whichever whole state is on disk. Lookups go on
-//! throughout.
+//! throughout. While the disk refuses, changes do, and it is tried again; a state file that turns out to be damaged ends
+//! the writer, and with it the daemon.
 
 use crate::change::{Action, Change, Effect, Origin};
 use crate::clock::Clock;
@@ -14,7 +15,7 @@ use crate::flag::{Kind, Timestamp};
 use crate::keeper::Keeper;
 use crate::name::{MessageId, Subject};
 use crate::stats::Stats;
-use crate::store::{Store, StoreError};
+use crate::store::{OpenError, Store, StoreError};
 use crate::table::Table;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,10 +78,10 @@ pub struct Writer {
     ends: BTreeSet<(Timestamp, Ending)>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
-    /// The disk refused the last write.
-    refused: bool,
     /// Something may be durable in the journal only.
     unsettled: bool,
+    /// What is wrong with the state file; then there is nothing more to do.
+    damage: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,15 +118,19 @@ impl Writer {
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
         let ends = BTreeSet::new();
-        let mut writer =
-            Writer { jobs, store, table, stats, keeper, clock, ends, unsure: false, refused: false, unsettled: true };
+        let (unsure, unsettled, damage) = (false, true, None);
+        let mut writer = Writer { jobs, store, table, stats, keeper, clock, ends, unsure, unsettled, damage };
         writer.load()?;
         Ok((Handle { jobs: sender }, writer))
     }
 
     /// Works until every [`Handle`] is gone.
-    pub async fn run(mut self) {
-        loop {
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the state file, if it turns out to be damaged. Nothing that was acknowledged waits then.
+    pub async fn run(mut self) -> Result<(), String> {
+        while self.damage.is_none() {
             let nap = time::sleep(self.nap());
             tokio::select! {
                 job = self.jobs.recv() => match job {
@@ -136,9 +141,13 @@ impl Writer {
             }
             self.end_what_has_reached_its_end();
         }
+        if let Some(damage) = self.damage {
+            return Err(damage);
+        }
         if let Err(error) = self.store.close() {
             warn!("cannot write {}: {error}; what was acknowledged stands in its journal", self.store.path().display());
         }
+        Ok(())
     }
 
     /// Nobody wants anything: time for what may be done later.
@@ -148,7 +157,10 @@ impl Writer {
         }
         if self.unsettled {
             match self.store.settle() {
-                Ok(()) => (self.unsettled, self.refused) = (false, false),
+                Ok(()) => {
+                    self.unsettled = false;
+                    self.stats.state_refused.store(false, Relaxed);
+                }
                 // What was acknowledged stands in the journal.
                 Err(error) => drop(self.failed(&error)),
             }
@@ -189,7 +201,8 @@ impl Writer {
         if effects.iter().all(|effect| *effect == Effect::Unchanged) {
             return Ok(effects);
         }
-        (self.unsettled, self.refused) = (true, false);
+        self.unsettled = true;
+        self.stats.state_refused.store(false, Relaxed);
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
@@ -227,7 +240,7 @@ impl Writer {
 
     fn end_what_has_reached_its_end(&mut self) {
         // The next change that is made, or the next quiet moment, shows whether the disk takes something again.
-        if self.refused {
+        if self.stats.state_refused.load(Relaxed) {
             return;
         }
         let now = self.clock.now();
@@ -249,7 +262,7 @@ impl Writer {
     /// How long to sleep when nobody wants anything.
     fn nap(&self) -> Duration {
         // A disk that refuses is not asked in a loop.
-        if self.refused {
+        if self.stats.state_refused.load(Relaxed) {
             return LONGEST_NAP;
         }
         let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
@@ -260,7 +273,8 @@ impl Writer {
     /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
     fn failed(&mut self, error: &StoreError) -> WriteError {
         error!("cannot write {}: {error}", self.store.path().display());
-        (self.unsure, self.refused) = (true, true);
+        self.unsure = true;
+        self.stats.state_refused.store(true, Relaxed);
         let refusal = self.storage_error(error);
         if let Err(error) = self.recover() {
             warn!("the state file stays closed for now: {error}");
@@ -270,7 +284,12 @@ impl Writer {
 
     /// Opens the state file again and takes over what is in it.
     fn recover(&mut self) -> Result<(), WriteError> {
-        self.store.recover().map_err(|error| self.storage_error(&error))?;
+        self.store.recover().map_err(|error| {
+            if let OpenError::Unusable(damage) = &error {
+                self.damage = Some(damage.clone());
+            }
+            self.storage_error(&error)
+        })?;
         self.load().map_err(|error| self.storage_error(&error))?;
         (self.unsure, self.unsettled) = (false, true);
         self.keeper.changed();

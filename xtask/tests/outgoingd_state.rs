@@ -1,10 +1,12 @@
 //! What was acknowledged is there again, whatever happened in between; and a state that makes no sense stops the daemon.
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
+use std::time::Duration;
 use xtask::testbed::{Daemon, wait_until};
 
 fn state_file(daemon: &Daemon) -> PathBuf {
@@ -187,7 +189,7 @@ fn files_and_directories_have_their_modes_whatever_the_mask() -> Result<()> {
         .arg(daemon.configuration())
         .env_remove("NOTIFY_SOCKET")
         .spawn()?;
-    let modes = wait_until("the socket", std::time::Duration::from_secs(10), || {
+    let modes = wait_until("the socket", Duration::from_secs(10), || {
         Ok(home.join("run/socket").exists()
             && home.join("other/fallback").exists()
             && mode(&home.join("run/socket"))? == 0o660)
@@ -329,5 +331,109 @@ fn on_a_read_only_disk_the_daemon_does_not_start_and_leaves_the_state_for_later(
     daemon.start_again()?;
     assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
     daemon.stop()?;
+    Ok(())
+}
+
+/// Makes system calls of the running daemon fail until it is dropped.
+struct Failing(Child);
+
+impl Failing {
+    fn attach(daemon: &Daemon, inject: &str) -> Result<Failing> {
+        let id = daemon.id()?.to_string();
+        let strace = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}"), "-p", &id])
+            .spawn()?;
+        let failing = Failing(strace);
+        wait_until("strace on every thread", Duration::from_secs(10), || {
+            for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+                let status = fs::read_to_string(thread?.path().join("status"))?;
+                if status.lines().any(|line| line == "TracerPid:\t0") {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(failing)
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        // Asked, it leaves the daemon as it found it; it may hang when there is no daemon any more.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        let ended = wait_until("the end of strace", Duration::from_secs(5), || Ok(self.0.try_wait()?.is_some()));
+        if ended.is_err() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+#[test]
+fn while_syncs_fail_changes_are_refused_in_words_and_lookups_go_on_until_the_disk_is_well() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol", "dave"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    let failing = Failing::attach(&daemon, "fdatasync:error=EIO")?;
+    for _ in 0..2 {
+        let refused = daemon.ctl(&["hold", "carol"])?;
+        assert_eq!(refused.code(), 1, "{refused:?}");
+        assert!(
+            refused.stderr.contains("nothing was acknowledged") && refused.stderr.contains("state.redb"),
+            "{refused:?}"
+        );
+    }
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "carol"])?.starts_with("ok"));
+    wait_until("a status that says so", Duration::from_secs(20), || {
+        Ok(daemon
+            .notifications()?
+            .iter()
+            .any(|line| line.starts_with("STATUS=") && line.contains("changes are refused")))
+    })?;
+    drop(failing);
+    daemon.must(&["hold", "dave"])?;
+    daemon.kill9()?;
+    daemon.start_again()?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "dave"])?.starts_with("hold"));
+    Ok(())
+}
+
+#[test]
+fn a_state_file_that_is_spoilt_under_the_running_daemon_ends_it_with_78_and_exim_keeps_the_fallback_file() -> Result<()>
+{
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    let length = usize::try_from(fs::metadata(state_file(&daemon))?.len())?;
+    fs::write(state_file(&daemon), vec![0x5a; length])?;
+    let failing = Failing::attach(&daemon, "fdatasync:error=EIO:when=1")?;
+    let refused = daemon.ctl(&["hold", "carol"])?;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    let ended = daemon.wait_for_exit()?;
+    drop(failing);
+    assert_eq!(ended.code(), Some(78), "{}", daemon.log());
+    assert!(daemon.log().contains("outgoingctl import"), "{}", daemon.log());
+    assert!(fs::read_to_string(daemon.fallback())?.contains("alice: hold"));
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_cannot_read_the_state_file_just_now_is_not_taken_for_a_damaged_file() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    daemon.stop()?;
+    let refused = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=pread64:error=EIO", "-P"])
+        .arg(state_file(&daemon))
+        .arg(daemon.program("outgoingd"))
+        .arg("--config")
+        .arg(daemon.configuration())
+        .env_remove("NOTIFY_SOCKET")
+        .output()?;
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(73), "{words}");
+    assert!(words.contains("Input/output error"), "{words}");
+    daemon.start_again()?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
     Ok(())
 }

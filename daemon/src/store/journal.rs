@@ -16,9 +16,10 @@
 //! flipped after it was acknowledged. That is one group, and only behind a crash. A record that does not make sense while
 //! a later one does is damage.
 
-use super::StoreError;
 use super::open::OpenError;
 use super::record::{self, Write};
+use super::{Disk, StoreError};
+use redb::StorageBackend;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -44,7 +45,7 @@ const HEADER: usize = 16;
 /// The journal, open for appending.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: File,
+    file: Box<dyn StorageBackend>,
     /// The block that is written next.
     next: usize,
     /// The number of the last group, here or in the database.
@@ -61,11 +62,17 @@ pub(super) struct Pending {
 }
 
 /// Makes a journal without records for the database of that identity, in the place of any that is there.
-pub(super) fn create(path: &Path, identity: u64) -> Result<(), OpenError> {
-    let mut bytes = seal(identity, TITLE).expect("a title of a few bytes fits into a block");
+pub(super) fn create(disk: &dyn Disk, path: &Path, identity: u64) -> Result<(), OpenError> {
     // Written, not only made long: blocks that were never written would change metadata when they are.
-    bytes.resize(BLOCK * BLOCKS, 0);
-    super::open::create_whole(path, |file| file.write_all_at(&bytes, 0))
+    let mut bytes = vec![0; BLOCK * BLOCKS];
+    let title = seal(identity, TITLE).expect("a title of a few bytes fits into a block");
+    bytes[..BLOCK].copy_from_slice(&title);
+    super::open::create_whole(path, |file| {
+        let file = disk.journal(file)?;
+        file.set_len(bytes.len() as u64)?;
+        file.write(0, &bytes)?;
+        file.sync_data()
+    })
 }
 
 /// Reads the groups behind number `last`, which is the last one that the database of that identity has. Changes nothing.
@@ -129,13 +136,13 @@ fn seal(number: u64, record: &[u8]) -> Option<Vec<u8>> {
 impl Journal {
     /// Opens a journal for appending behind what is pending in it, when the database has all groups up to number `last`. What
     /// is pending is synced once more: what was read may be in memory alone, if a sync has failed.
-    pub(super) fn open(path: &Path, last: u64, pending: &Pending) -> io::Result<Journal> {
-        let file = File::options().read(true).write(true).open(path)?;
+    pub(super) fn open(disk: &dyn Disk, path: &Path, last: u64, pending: &Pending) -> io::Result<Journal> {
+        let file = disk.journal(File::options().read(true).write(true).open(path)?)?;
         let Pending { groups, blocks } = pending;
         if !blocks.is_empty() {
             let (mut bytes, start) = (vec![0; blocks.len() * BLOCK], (blocks.start * BLOCK) as u64);
-            file.read_exact_at(&mut bytes, start)?;
-            file.write_all_at(&bytes, start)?;
+            file.read(start, &mut bytes)?;
+            file.write(start, &bytes)?;
             file.sync_data()?;
         }
         Ok(Journal { file, next: blocks.end.max(FIRST), last: last + groups.len() as u64 })
@@ -152,7 +159,7 @@ impl Journal {
             return Ok(false);
         }
         let Some(block) = seal(self.last + 1, &record::encode_group(group)?) else { return Ok(false) };
-        self.file.write_all_at(&block, (self.next * BLOCK) as u64)?;
+        self.file.write((self.next * BLOCK) as u64, &block)?;
         self.file.sync_data()?;
         self.next += 1;
         self.last += 1;
@@ -167,6 +174,7 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SystemDisk;
     use super::*;
     use std::fs;
 
@@ -177,7 +185,7 @@ mod tests {
     /// A journal with records of these numbers, one a block, and its path.
     fn journal(directory: &tempfile::TempDir, numbers: &[u64]) -> std::path::PathBuf {
         let path = directory.path().join("state.journal");
-        create(&path, 7).unwrap();
+        create(&SystemDisk, &path, 7).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         for (block, number) in (FIRST..).zip(numbers) {
             let bytes = seal(*number, &record::encode_group(&group(*number)).unwrap()).unwrap();
@@ -263,7 +271,7 @@ mod tests {
     fn a_group_that_fills_a_block_is_written_and_a_larger_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
-        let mut journal = Journal::open(&path, 0, &Pending::default()).unwrap();
+        let mut journal = Journal::open(&SystemDisk, &path, 0, &Pending::default()).unwrap();
         let entry = |length| vec![Write::Entry(1, vec![7; length])];
         let overhead = record::encode_group(&entry(4000)).unwrap().len() - 4000;
         let most = BLOCK - HEADER - overhead;
@@ -277,7 +285,7 @@ mod tests {
     fn a_full_journal_takes_no_more_until_it_starts_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
-        let mut journal = Journal::open(&path, 0, &Pending::default()).unwrap();
+        let mut journal = Journal::open(&SystemDisk, &path, 0, &Pending::default()).unwrap();
         for _ in FIRST..BLOCKS {
             assert!(journal.append(&group(journal.last + 1)).unwrap());
         }

@@ -9,6 +9,7 @@
 //! After any error of the disk, the files are to be opened again; [`Store::recover`] does that. What a failed commit has left
 //! is then one of the two whole states, the old one or the new one, so the caller must load the table again from here.
 
+mod disk;
 mod journal;
 mod open;
 mod record;
@@ -21,12 +22,13 @@ use crate::name::{MessageId, Subject};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use self::journal::Journal;
 use self::record::Write;
 use self::tables::{FLAGS, META, Tables};
 
+pub use disk::{Disk, SystemDisk};
 pub use open::{OpenError, is_rehearsing};
 
 /// Name of the state file in its directory.
@@ -50,6 +52,7 @@ const CLEAN: &str = "clean";
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     /// Oldest entries of the audit trail go when there are more than this.
     audit_entries: u64,
     /// None only between a failed reopening and the next.
@@ -117,9 +120,18 @@ impl Store {
     ///
     /// [`OpenError`]. The files are then as they were, but that a journal may have been set aside that is not needed.
     pub fn open(directory: &Path, audit_entries: u64) -> Result<Store, OpenError> {
+        Store::open_on(Arc::new(SystemDisk), directory, audit_entries)
+    }
+
+    /// The same on another disk than the system's.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn open_on(disk: Arc<dyn Disk>, directory: &Path, audit_entries: u64) -> Result<Store, OpenError> {
         let path = directory.join(STATE_FILE);
-        let files = open::open(&path)?;
-        Ok(Store { path, audit_entries, files: RwLock::new(Some(files)) })
+        let files = open::open(&*disk, &path)?;
+        Ok(Store { path, disk, audit_entries, files: RwLock::new(Some(files)) })
     }
 
     /// Opens the files again after an error.
@@ -130,7 +142,7 @@ impl Store {
     pub fn recover(&self) -> Result<(), OpenError> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         *files = None;
-        *files = Some(open::open(&self.path)?);
+        *files = Some(open::open(&*self.disk, &self.path)?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@
 
 use super::journal::{self, Journal, Pending};
 use super::tables::{self, META, Tables};
-use super::{CLEAN, Damage, FORMAT, FORMAT_NOW, Files, IDENTITY, JOURNAL, JOURNAL_FILE, StoreError, Writing};
+use super::{CLEAN, Damage, Disk, FORMAT, FORMAT_NOW, Files, IDENTITY, JOURNAL, JOURNAL_FILE, StoreError, Writing};
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend};
 use std::cell::Cell;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -43,21 +43,22 @@ pub enum OpenError {
 }
 
 /// Opens the state file at `path` and the journal beside it, or creates them if there are none.
-pub(super) fn open(path: &Path) -> Result<Files, OpenError> {
+pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
     let journal = path.with_file_name(JOURNAL_FILE);
     let found = match File::open(path) {
         Ok(file) => rehearse(file)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = draw();
-            create_whole(path, |file| fill(file, identity))?;
+            create_whole(path, |file| fill(disk, file, identity))?;
             Found { format: FORMAT_NOW, identity, last: 0, clean: true }
         }
         Err(error) => return Err(error.into()),
     };
-    let pending = pending(&journal, &found)?;
-    let database = builder().open(path).map_err(StoreError::from)?;
+    let pending = pending(disk, &journal, &found)?;
+    let file = File::options().read(true).write(true).open(path)?;
+    let database = disk.database(&builder(), file).map_err(StoreError::from)?;
     let Found { format, last, clean, identity: _ } = found;
-    let journal = Journal::open(&journal, last, &pending)?;
+    let journal = Journal::open(disk, &journal, last, &pending)?;
     if format != FORMAT_NOW || !pending.groups.is_empty() {
         catch_up(&database, &pending, &found)?;
     }
@@ -76,7 +77,7 @@ struct Found {
 }
 
 /// Sees to it that there is a journal, and what in it is not in the database.
-fn pending(journal: &Path, found: &Found) -> Result<Pending, OpenError> {
+fn pending(disk: &dyn Disk, journal: &Path, found: &Found) -> Result<Pending, OpenError> {
     let length = match fs::metadata(journal) {
         Ok(metadata) => Some(metadata.len()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -98,7 +99,7 @@ fn pending(journal: &Path, found: &Found) -> Result<Pending, OpenError> {
         // An empty one is somebody's wish.
         (true, _) | (false, Some(0)) => {}
     }
-    journal::create(journal, found.identity)?;
+    journal::create(disk, journal, found.identity)?;
     Ok(Pending::default())
 }
 
@@ -170,8 +171,8 @@ pub(super) fn create_whole<E: Into<OpenError>>(
     Ok(())
 }
 
-fn fill(file: File, identity: u64) -> Result<(), StoreError> {
-    let database = builder().create_file(file)?;
+fn fill(disk: &dyn Disk, file: File, identity: u64) -> Result<(), StoreError> {
+    let database = disk.database(&builder(), file)?;
     let transaction = database.begin_write()?;
     drop(Tables::open(&transaction)?);
     let mut meta = transaction.open_table(META)?;
@@ -208,12 +209,19 @@ pub fn is_rehearsing() -> bool {
 
 fn verify(file: File) -> Result<Found, OpenError> {
     let rehearsal = Rehearsal { length: Mutex::new(file.metadata()?.len()), file, written: Mutex::default() };
-    let unusable = |error: &dyn std::fmt::Display| OpenError::Unusable(error.to_string());
-    let mut database = builder().create_with_backend(rehearsal).map_err(|error| unusable(&error))?;
-    if !database.check_integrity().map_err(|error| unusable(&error))? {
+    let mut database = builder().create_with_backend(rehearsal).map_err(|error| blame(error.into()))?;
+    if !database.check_integrity().map_err(|error| blame(error.into()))? {
         return Err(OpenError::Unusable("its checksums do not match".to_owned()));
     }
-    go_through(&database).map_err(|error| unusable(&error))
+    go_through(&database).map_err(blame)
+}
+
+/// Whether the file is damaged, or the disk would not read it just now.
+fn blame(error: StoreError) -> OpenError {
+    match error {
+        StoreError::Database(redb::Error::Io(error)) if error.raw_os_error().is_some() => OpenError::Io(error),
+        error => OpenError::Unusable(error.to_string()),
+    }
 }
 
 /// Reads everything, behind a conversion if the format is an old one.

@@ -224,12 +224,13 @@ impl Daemon {
 
     /// Waits for the end of a daemon that ends by itself.
     pub fn wait_for_exit(&mut self) -> Result<ExitStatus> {
-        let mut child = self.child.take().context("outgoingd does not run")?;
+        let child = self.child.as_mut().context("outgoingd does not run")?;
         let mut status = None;
         wait_until("the end of outgoingd", PATIENCE, || {
             status = child.try_wait()?;
             Ok(status.is_some())
         })?;
+        self.child = None;
         status.context("outgoingd has no exit status")
     }
 
