@@ -15,6 +15,7 @@ use crate::logging::Level;
 use crate::lookup::{self, Answers, Lookups, THREADS};
 use crate::reload::{Overrides, Reloader, unknown_names};
 use crate::requests::{Policy, Requests};
+use crate::safe;
 use crate::service;
 use crate::session;
 use crate::socket::{self, Socket, SocketError};
@@ -309,7 +310,7 @@ fn status_line(requests: &Requests, wrong: &[String]) -> String {
 
 fn lock_state(directory: &Path) -> Result<lock::Lock, StartError> {
     let state_dir = |source| StartError::StateDir { path: directory.to_path_buf(), source };
-    lock::make_directory(directory, 0o700).map_err(state_dir)?;
+    safe::directory(directory, 0o700).and_then(|()| safe::keep_private(directory)).map_err(state_dir)?;
     lock::take(&directory.join("lock")).map_err(|error| match error {
         LockError::Held(_) => StartError::Running(error.to_string()),
         LockError::Io(_, source) => state_dir(source),

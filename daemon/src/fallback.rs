@@ -16,6 +16,7 @@
 use crate::flag::{Timestamp, Verdict};
 use crate::lock::{self, Lock, LockError};
 use crate::name::{self, Identity, Shape};
+use crate::safe;
 use crate::table::Table;
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
@@ -48,8 +49,7 @@ impl Fallback {
     /// Another daemon writes it, or its directory cannot be used.
     pub fn new(path: &Path, mode: u32) -> Result<Fallback, LockError> {
         if let Some(directory) = path.parent() {
-            lock::make_directory(directory, 0o750)
-                .map_err(|error| LockError::Io(directory.display().to_string(), error))?;
+            safe::directory(directory, 0o750).map_err(|error| LockError::Io(directory.display().to_string(), error))?;
         }
         let beside = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
@@ -90,18 +90,20 @@ impl Fallback {
             Err(absent) if absent.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(error(source)),
             Ok(text) if text.lines().all(|line| line.starts_with('#')) => Ok(None),
-            Ok(_) => {
+            Ok(text) => {
                 let mut kept = self.path.as_os_str().to_owned();
                 kept.push(".before");
                 let kept = PathBuf::from(kept);
                 // A copy: until the new file stands in its place, Exim goes by this one.
-                fs::copy(&self.path, &kept).map_err(error)?;
+                let copied = self.create().and_then(|mut copy| copy.write_all(text.as_bytes()));
+                copied.and_then(|()| fs::rename(&self.temporary, &kept)).map_err(error)?;
                 Ok(Some(kept))
             }
         }
     }
 
-    fn write(&self, table: &Table, now: Timestamp) -> io::Result<()> {
+    /// Makes the temporary file, with the permissions of the one whose place it will take.
+    fn create(&self) -> io::Result<File> {
         // O_EXCL: whatever somebody may have put there is not followed and not written to. What a crash has left is removed.
         let create = || File::options().write(true).create_new(true).mode(0o600).open(&self.temporary);
         let file = match create() {
@@ -112,7 +114,11 @@ impl Fallback {
             created => created?,
         };
         file.set_permissions(Permissions::from_mode(self.mode))?;
-        let mut out = BufWriter::with_capacity(1 << 16, file);
+        Ok(file)
+    }
+
+    fn write(&self, table: &Table, now: Timestamp) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, self.create()?);
         out.write_all(
             b"# Written by outgoingd behind each change, for Exim to read while outgoingd does not answer.\n",
         )?;

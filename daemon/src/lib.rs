@@ -37,6 +37,7 @@ pub mod directory;
 pub mod lock;
 pub mod logging;
 pub mod reload;
+pub mod safe;
 pub mod service;
 pub mod socket;
 pub mod stats;

@@ -1,8 +1,8 @@
 //! One daemon for each state directory and each socket, by locks that the kernel drops with their holder.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A lock that is held until this is dropped.
@@ -35,19 +35,5 @@ pub fn take(path: &Path) -> Result<Lock, LockError> {
         Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(LockError::Held(shown)),
         Err(TryLockError::Error(error)) => Err(LockError::Io(shown, error)),
-    }
-}
-
-/// Makes a directory with these permissions, if there is none.
-///
-/// # Errors
-///
-/// It cannot be made; its parent must exist.
-pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
-        // The process's mask may have taken from it.
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::lock::{self, Lock, LockError};
+use crate::safe;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -106,7 +107,7 @@ fn make(config: &Config) -> Result<Socket, SocketError> {
     let path = &config.socket;
     let io = |source| SocketError::Io { path: path.clone(), source };
     if let Some(directory) = path.parent() {
-        lock::make_directory(directory, 0o755).map_err(io)?;
+        safe::directory(directory, 0o755).map_err(io)?;
     }
     let lock = lock::take(&lock_path(path)).map_err(|error| match error {
         LockError::Held(_) => SocketError::InUse(path.clone()),

@@ -10,6 +10,7 @@ use outgoingd::store::{JOURNAL_FILE, OpenError, STATE_FILE, Store};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use tempfile::TempDir;
 
 const SUBJECTS: usize = 40;
@@ -343,4 +344,28 @@ fn a_state_file_of_format_1_is_read_and_goes_on() {
     let expected = contents(&store);
     drop(store);
     assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()), expected);
+}
+
+#[test]
+fn a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_nor_waited_for() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let precious = filled(elsewhere.path());
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        for plant in ["link", "pipe"] {
+            let directory = tempfile::tempdir().unwrap();
+            drop(Store::open(directory.path(), 1_000).unwrap());
+            let place = directory.path().join(name);
+            fs::remove_file(&place).unwrap();
+            if plant == "link" {
+                std::os::unix::fs::symlink(elsewhere.path().join(STATE_FILE), &place).unwrap();
+            } else {
+                assert!(Command::new("mkfifo").arg(&place).status().unwrap().success());
+            }
+            match Store::open(directory.path(), 1_000) {
+                Err(OpenError::Unusable(message)) => assert!(message.contains("no regular file"), "{message}"),
+                other => panic!("{plant} as {name}: {other:?}"),
+            }
+        }
+    }
+    assert!(fs::read(elsewhere.path().join(STATE_FILE)).unwrap() == precious);
 }

@@ -216,8 +216,10 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: PathBuf, size: &str) -> Result<SmallDisk> {
         fs::create_dir_all(&at)?;
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).status()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"])
+            .arg(&at)
+            .status()?;
         assert!(mounted.success(), "mounting a tmpfs takes root");
         Ok(SmallDisk(at))
     }

@@ -45,14 +45,12 @@ pub enum OpenError {
 /// Opens the state file at `path` and the journal beside it, or creates them if there are none.
 pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
     let journal = path.with_file_name(JOURNAL_FILE);
-    let found = match File::open(path) {
-        Ok(file) => rehearse(file)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let identity = draw();
-            create_whole(path, |file| fill(disk, file, identity))?;
-            Found { format: FORMAT_NOW, identity, last: 0, clean: true }
-        }
-        Err(error) => return Err(error.into()),
+    let found = if length(path)?.is_some() {
+        rehearse(File::open(path)?)?
+    } else {
+        let identity = draw();
+        create_whole(path, |file| fill(disk, file, identity))?;
+        Found { format: FORMAT_NOW, identity, last: 0, clean: true }
     };
     let pending = pending(disk, &journal, &found)?;
     let file = File::options().read(true).write(true).open(path)?;
@@ -63,6 +61,16 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
         catch_up(&database, &pending, &found)?;
     }
     Ok(Files { database, writing: Mutex::new(Writing { journal, clean }) })
+}
+
+/// The length of a file, if there is one. Links, and what else is no file, are nothing that the store has made.
+fn length(path: &Path) -> Result<Option<u64>, OpenError> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_file() => Ok(Some(there.len())),
+        Ok(_) => Err(OpenError::Unusable(format!("{} is no regular file", path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the state file says about itself.
@@ -78,12 +86,7 @@ struct Found {
 
 /// Sees to it that there is a journal, and what in it is not in the database.
 fn pending(disk: &dyn Disk, journal: &Path, found: &Found) -> Result<Pending, OpenError> {
-    let length = match fs::metadata(journal) {
-        Ok(metadata) => Some(metadata.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    match (found.clean, length) {
+    match (found.clean, length(journal)?) {
         (false, Some(1..)) => return journal::read(journal, found.identity, found.last),
         (false, None) => {
             return Err(OpenError::Unusable(format!(

@@ -24,6 +24,9 @@ use super::{public_directory, wait_until};
 /// Exim's own group on Debian, to whom the socket and the fallback file belong, as installed.
 const EXIM_GROUP: &str = "Debian-exim";
 
+/// A user whom nothing belongs to.
+pub const UNPRIVILEGED: &str = "nobody";
+
 /// How long starting, reloading and stopping may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -34,6 +37,8 @@ pub struct Daemon {
     programs: PathBuf,
     manager: UnixDatagram,
     heard: Vec<String>,
+    /// Who runs it, if it is not whoever runs the test.
+    user: Option<&'static str>,
     child: Option<Child>,
 }
 
@@ -44,6 +49,7 @@ pub struct DaemonBuilder {
     owners: Vec<(String, String)>,
     tables: String,
     for_everyone: bool,
+    unprivileged: bool,
 }
 
 impl DaemonBuilder {
@@ -68,6 +74,13 @@ impl DaemonBuilder {
         self
     }
 
+    /// It runs as a user of its own ([`UNPRIVILEGED`]), without any capability, as its unit runs it; every local user may connect.
+    #[must_use]
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = true;
+        self.for_everyone()
+    }
+
     /// More tables.
     #[must_use]
     pub fn tables(mut self, toml: &str) -> Self {
@@ -81,20 +94,25 @@ impl DaemonBuilder {
         let programs = programs()?;
         let home = public_directory()?;
         let manager = UnixDatagram::bind(home.path().join("manager"))?;
-        let mut daemon = Daemon { home, programs, manager, heard: Vec::new(), child: None };
+        let mut daemon = Daemon { home, programs, manager, heard: Vec::new(), user: None, child: None };
         self.write_files(&daemon)?;
+        if self.unprivileged {
+            daemon.give_to(UNPRIVILEGED)?;
+        }
         daemon.start_again()?;
         Ok(daemon)
     }
 
     fn write_files(&self, daemon: &Daemon) -> Result<()> {
         let Self { tables, .. } = self;
+        // Only who is in a group may give a file to it. Its unit has systemd do so.
+        let socket_group = if self.unprivileged { "" } else { EXIM_GROUP };
         let mode = if self.for_everyone { "0666" } else { "0660" };
         let home = daemon.home().display();
         let configuration = format!(
             "socket = '{home}/socket'\n\
              socket-mode = '{mode}'\n\
-             socket-group = '{EXIM_GROUP}'\n\
+             socket-group = '{socket_group}'\n\
              state-dir = '{home}/state'\n\
              fallback-file = '{home}/exim/fallback'\n\
              [accounts]\nsource = 'file'\npath = '{home}/accounts'\n\n\
@@ -180,7 +198,8 @@ impl Daemon {
     pub fn start_again(&mut self) -> Result<()> {
         self.heard.clear();
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
-        let child = Command::new(self.program("outgoingd"))
+        let child = self
+            .command()
             .arg("--config")
             .arg(self.configuration())
             .env("NOTIFY_SOCKET", self.home().join("manager"))
@@ -192,6 +211,30 @@ impl Daemon {
             .context("could not start outgoingd")?;
         self.child = Some(child);
         self.wait_for("READY=1")
+    }
+
+    fn command(&self) -> Command {
+        let Some(user) = self.user else { return Command::new(self.program("outgoingd")) };
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", user, "--regid=nogroup", "--clear-groups"])
+            .args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"])
+            .arg(self.home().join("outgoingd"));
+        command
+    }
+
+    /// Gives the directories to a user, who will run the daemon.
+    fn give_to(&mut self, user: &'static str) -> Result<()> {
+        for directory in ["", "state", "exim"] {
+            let given = Command::new("chown").arg(user).arg(self.home().join(directory)).status()?;
+            ensure!(given.success(), "cannot give a directory to {user}");
+        }
+        fs::set_permissions(self.home().join("manager"), Permissions::from_mode(0o666))?;
+        // The tree of the sources may be closed to other users.
+        let copied = Command::new("cp").arg(self.program("outgoingd")).arg(self.home()).status()?;
+        ensure!(copied.success(), "cannot copy outgoingd");
+        self.user = Some(user);
+        Ok(())
     }
 
     /// Kills it without a chance to say goodbye.
