@@ -9,6 +9,8 @@ use crate::protocol::message::{
     Call, Cause, Changed, Flag, Imported, Kind, LogEntry, Refusal, Reply, Request, Stats, Status,
 };
 use crate::protocol::text::{self, Verdict};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -289,7 +291,7 @@ impl Client {
         let frame = frame::seal(&codec::encode(&call)?)?;
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(&self.socket)?,
+            None => connect(&self.socket, TIMEOUT)?,
         };
         let (header, payload) = exchange(&mut stream, &frame).map_err(|source| self.lost(source))??;
         match header.version {
@@ -311,11 +313,10 @@ impl Client {
     }
 
     fn ask(&self, request: &text::Request<'_>) -> Result<Vec<u8>, Error> {
-        let mut stream = connect(&self.socket)?;
+        let mut stream = connect(&self.socket, EXIMS_TIMEOUT)?;
         let mut reply = Vec::new();
         stream
-            .set_read_timeout(Some(EXIMS_TIMEOUT))
-            .and_then(|()| stream.write_all(request.to_string().as_bytes()))
+            .write_all(request.to_string().as_bytes())
             .and_then(|()| stream.shutdown(Shutdown::Write))
             .and_then(|()| stream.read_to_end(&mut reply))
             .map_err(|source| self.lost(source))?;
@@ -365,14 +366,23 @@ fn exchange(stream: &mut UnixStream, frame: &[u8]) -> io::Result<Result<(Header,
     Ok(Ok((header, payload)))
 }
 
-fn connect(socket: &Path) -> Result<UnixStream, Error> {
-    UnixStream::connect(socket)
-        .and_then(|stream| {
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
-            Ok(stream)
-        })
-        .map_err(|source| Error::Unreachable { socket: socket.to_path_buf(), source })
+/// Connects. Connecting waits while the daemon's queue is full, each write and each read for its peer, so long at most.
+fn connect(socket: &Path, timeout: Duration) -> Result<UnixStream, Error> {
+    let connected = || -> io::Result<UnixStream> {
+        let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // In force for connect(2) too, which std would let wait for ever (unix(7)).
+        sockopt::set_socket_timeout(&stream, Timeout::Send, Some(timeout))?;
+        sockopt::set_socket_timeout(&stream, Timeout::Recv, Some(timeout))?;
+        rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+        Ok(stream.into())
+    };
+    connected().map_err(|source| {
+        let socket = socket.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::WouldBlock => Error::Lost { socket, source },
+            _ => Error::Unreachable { socket, source },
+        }
+    })
 }
 
 /// What became of a connection, in words.

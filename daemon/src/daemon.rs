@@ -35,7 +35,7 @@ use std::thread;
 use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time;
 use tracing::{info, warn};
 
@@ -168,6 +168,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         started,
         stop: stop.clone(),
         policy: policy.clone(),
+        identifying: Arc::new(Semaphore::new(HELPERS / 2)),
     };
     let mut reloader = Reloader {
         overrides,

@@ -7,7 +7,7 @@
 //!
 //! Only a peer whose request is not there yet ([`slow`](crate::slow)) and one that begins like an administrator's frame
 //! ([`session`](crate::session)) are handed to the administration thread, counted and with a deadline. So a peer can keep a
-//! lookup thread for a fifth of a millisecond and no longer.
+//! lookup thread for a fifth of a millisecond, once in a while, and no longer.
 //!
 //! Bounds: a request's length and deadline; connections that wait, in all and for one user; at descriptor exhaustion
 //! accepting pauses and resumes. A peer that is turned away is told `error`, as one that is too slow, which Exim's snippets
@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// Threads that answer. One would do; with a second, one that the kernel has put aside keeps nobody waiting.
 pub const THREADS: usize = 2;
@@ -43,6 +43,11 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 /// How long a lookup thread waits for a request that is not there yet, once, before it hands the connection over. Long enough
 /// for a peer between its connect and its write, short enough to cost the next one nothing that shows.
 const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
+
+/// How long a lookup thread does not wait again for a user who had nothing to ask in that time, and how many such users there are
+/// when it waits for nobody. So one costs a hundredth of its time, however often it connects, and all together a sixth.
+const DISAPPOINTED: Duration = Duration::from_millis(20);
+const DISAPPOINTING: usize = 16;
 
 /// The longest text request, its newline, and one byte to see that there is more.
 pub(crate) const BUFFER: usize = text::MAX_REQUEST + 2;
@@ -98,19 +103,25 @@ pub(crate) enum Look {
 impl Lookups {
     /// Accepts and answers until `stop`, and until one more connection has come: see [`wake`]. Blocks its thread.
     pub fn serve(&self, listener: &UnixListener, stop: &Stop) {
-        let mut pause = PAUSE.0;
+        let (mut pause, mut grace) = (None, Grace::default());
         while !stop.is_said() {
             match accept(listener) {
                 Ok(connection) => {
-                    pause = PAUSE.0;
-                    self.meet(connection);
+                    if pause.take().is_some() {
+                        info!("connections are accepted again");
+                    }
+                    self.meet(connection, &mut grace);
                 }
                 // That one peer has gone already, or a signal came; the next may be there.
                 Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
                 Err(error) => {
-                    warn!("cannot accept connections: {error}; trying again in {} ms", pause.as_millis());
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(PAUSE.1);
+                    // Said once, however long it lasts.
+                    if pause.is_none() {
+                        warn!("cannot accept connections: {error}; trying again, up to every {} s", PAUSE.1.as_secs());
+                    }
+                    let next = pause.map_or(PAUSE.0, |last: Duration| (last * 2).min(PAUSE.1));
+                    thread::sleep(next);
+                    pause = Some(next);
                 }
             }
         }
@@ -119,30 +130,44 @@ impl Lookups {
     /// Accepts and answers who waits already, and nobody who comes later than that.
     pub fn drain(&self, listener: &UnixListener) {
         if listener.set_nonblocking(true).is_ok() {
+            let mut grace = Grace::default();
             while let Ok(connection) = accept(listener) {
-                self.meet(connection);
+                self.meet(connection, &mut grace);
             }
         }
     }
 
-    fn meet(&self, connection: OwnedFd) {
+    fn meet(&self, connection: OwnedFd, grace: &mut Grace) {
         let accepted = Instant::now();
         let mut buffer = [0; BUFFER];
-        let (look, length) = look(&connection, &mut buffer);
+        let (mut look, mut length) = read(&connection, &mut buffer, 0);
+        let mut uid = None;
+        if matches!(look, Look::Partial | Look::Frame) {
+            uid = getsockopt(&connection, PeerCredentials).ok().map(|peer| peer.uid());
+        }
+        if let (Look::Partial, Some(uid)) = (look, uid)
+            && grace.is_given(uid)
+        {
+            // Whatever comes of it, the next read tells.
+            let _ = poll(&mut [PollFd::new(&connection, PollFlags::IN)], Some(&GRACE));
+            (look, length) = read(&connection, &mut buffer, length);
+            if length == 0 || look == Look::Partial {
+                grace.was_in_vain(uid);
+            }
+        }
         let received = &buffer[..length];
         match look {
             Look::Complete => self.answers.give(&connection, received, accepted),
             Look::Gone => {}
-            Look::Partial | Look::Frame => self.hand_over(connection, received, accepted),
+            Look::Partial | Look::Frame => self.hand_over(connection, received, uid, accepted),
         }
     }
 
     /// Counts a connection in, if there is a place for its user, and hands it over.
-    fn hand_over(&self, connection: OwnedFd, received: &[u8], accepted: Instant) {
-        let credentials = getsockopt(&connection, PeerCredentials);
-        let Some(permit) = credentials.ok().and_then(|peer| self.connections.admit(peer.uid())) else {
+    fn hand_over(&self, connection: OwnedFd, received: &[u8], uid: Option<u32>, accepted: Instant) {
+        let Some(permit) = uid.and_then(|uid| self.connections.admit(uid)) else {
             self.answers.stats.turned_away.fetch_add(1, Relaxed);
-            debug!(?credentials, "too many connections wait, or the peer is unknown: one was turned away");
+            debug!(uid, "too many connections wait, or the peer is unknown: one was turned away");
             refuse(&connection);
             return;
         };
@@ -188,9 +213,23 @@ fn accept(listener: &UnixListener) -> rustix::io::Result<OwnedFd> {
     rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 
-/// Reads what is there, or comes within [`GRACE`].
-fn look(connection: &OwnedFd, buffer: &mut [u8; BUFFER]) -> (Look, usize) {
-    let (mut length, mut waited) = (0, false);
+/// For whose questions a lookup thread waits a moment: everybody's, but for those who let it wait in vain lately.
+#[derive(Debug, Default)]
+struct Grace(Vec<(u32, Instant)>);
+
+impl Grace {
+    fn is_given(&mut self, uid: u32) -> bool {
+        self.0.retain(|(_, when)| when.elapsed() < DISAPPOINTED);
+        self.0.len() < DISAPPOINTING && self.0.iter().all(|(other, _)| *other != uid)
+    }
+
+    fn was_in_vain(&mut self, uid: u32) {
+        self.0.push((uid, Instant::now()));
+    }
+}
+
+/// Reads what is there, behind what was read before.
+fn read(connection: &OwnedFd, buffer: &mut [u8; BUFFER], mut length: usize) -> (Look, usize) {
     loop {
         match rustix::net::recv(connection, &mut buffer[length..], RecvFlags::DONTWAIT) {
             Ok((_, read)) => {
@@ -199,11 +238,6 @@ fn look(connection: &OwnedFd, buffer: &mut [u8; BUFFER]) -> (Look, usize) {
                     Look::Partial => {}
                     decided => return (decided, length),
                 }
-            }
-            Err(Errno::AGAIN) if !waited => {
-                waited = true;
-                // Whatever comes of it, the next read tells.
-                let _ = poll(&mut [PollFd::new(connection, PollFlags::IN)], Some(&GRACE));
             }
             Err(Errno::AGAIN) => return (Look::Partial, length),
             Err(Errno::INTR) => {}

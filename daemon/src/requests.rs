@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time;
 
 /// A page of a reply ends when it has about this many bytes, well below the bound of a frame.
@@ -63,6 +64,9 @@ pub struct Requests {
     pub stop: Stop,
     /// What the configuration says, replaced as a whole when it changes.
     pub policy: Arc<RwLock<Arc<Policy>>>,
+    /// Places for questions to NSS about peers: fewer than there are helper threads, so that peers without any right do not keep
+    /// all of those from administrators.
+    pub identifying: Arc<Semaphore>,
 }
 
 /// The part of the configuration that requests go by.
@@ -97,6 +101,8 @@ impl Requests {
         if uid == 0 {
             return Ok((Peer { uid, pid, name: "root".to_owned(), groups: [gid].into() }, Right::Change));
         }
+        // Nobody closes it.
+        let _place = self.identifying.acquire().await;
         self.blocking(move |this| {
             let failed = |error: Errno| Refusal {
                 cause: Cause::Storage,

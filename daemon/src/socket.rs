@@ -16,8 +16,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` is the bound above it.
-const BACKLOG: i32 = 4096;
+/// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` is the bound above it. Who comes then waits in
+/// connect. Few, since they are served in their order: a peer that connects in a loop delays everybody by a whole queue.
+const BACKLOG: i32 = 128;
 
 /// The listening socket and whose it is.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! - [`Outside`]: the mail server of the outside world; it keeps what reaches it.
 //! - [`Daemon`]: the real `outgoingd`, asked through the real `outgoingctl`.
 //! - [`Impostor`]: something else on the daemon's socket.
+//! - [`Hostile`]: users of the same host who wish the daemon ill.
 //! - [`Host`]: the directories of a Debian host, to put the snippets in as an administrator does.
 //! - [`Bed`]: the first three, put together.
 //! - [`Stage`]: an Exim with the snippets, an outside world and an impostor, put together.
@@ -18,6 +19,7 @@ pub mod bed;
 pub mod daemon;
 pub mod exim;
 pub mod host;
+pub mod hostile;
 pub mod impostor;
 pub mod letter;
 pub mod outside;
@@ -42,6 +44,7 @@ pub use self::exim::{
     Delivery, Exim, EximBuilder, Policy, QueuedMessage, RETRY_AS_ON_DEBIAN, RETRY_FOR_SECONDS, RETRY_NEVER,
 };
 pub use self::host::Host;
+pub use self::hostile::{Attack, Hostile, User};
 pub use self::impostor::{Behaviour, Impostor};
 pub use self::letter::Letter;
 pub use self::outside::Outside;
