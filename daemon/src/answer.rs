@@ -4,7 +4,7 @@
 //! printable line.
 
 use crate::flag::{Timestamp, Verdict};
-use crate::name::{Identity, MessageId, NameError};
+use crate::name::{self, Identity, MessageId, NameError};
 use crate::stats::Stats;
 use crate::table::Table;
 use outgoingd_client::protocol::text::{self, Request};
@@ -33,10 +33,21 @@ fn look_up(request: &Request<'_>, table: &Table, now: Timestamp) -> Result<Answe
     match request {
         Request::Check { message_id, identity } => {
             let message = message_id.map(MessageId::new).transpose()?;
-            Ok(Answer::Verdict(table.verdict(&Identity::new(identity)?, message.as_ref(), now)))
+            Ok(Answer::Verdict(table.verdict(&read(identity, table, now)?, message.as_ref(), now)))
         }
-        Request::Notice { identity } => Ok(Answer::Notice(table.notice(&Identity::new(identity)?, now))),
+        Request::Notice { identity } => Ok(Answer::Notice(table.notice(&read(identity, table, now)?, now))),
     }
+}
+
+/// Whom Exim means. Directories take a login with control characters for the one without (RFC 4518, 2.2 "Map"), so such a
+/// login must be no way round a flag; but Exim's spelling of it may also be the name itself. The stricter reading counts.
+fn read<'a>(raw: &'a str, table: &Table, now: Timestamp) -> Result<Identity<'a>, NameError> {
+    let written = Identity::new(raw);
+    let Some(bare) = name::without_controls(raw) else { return written };
+    let Ok(bare) = Identity::new(&bare).map(Identity::into_owned) else { return written };
+    let verdict = |identity: &Identity<'_>| table.verdict(identity, None, now);
+    let stricter = verdict(&bare) > written.as_ref().map_or(Verdict::Ok, verdict);
+    if stricter { Ok(bare) } else { written }
 }
 
 impl Answer {
@@ -107,6 +118,28 @@ mod tests {
         {
             assert_eq!(reply(request), "error", "{}", request.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_control_character_is_no_way_round_a_flag() {
+        for identity in [r"alice\n", r"\r\nAlice", r"ali\001ce", "ali\tce", r"alice \177", r"alice\302\200"] {
+            assert_eq!(reply(format!("check id= {identity}").as_bytes()), "hold", "{identity}");
+        }
+        assert_eq!(reply(b"check id= bob@example.com\\n"), "suspend");
+        assert_eq!(reply(b"check id=1rABCD-000abc-XY alice\\n"), "ok");
+        assert_eq!(reply(b"notice bob@example.com\\n"), "call 555");
+    }
+
+    #[test]
+    fn a_typed_backslash_stays_part_of_a_name() {
+        let table = table();
+        let flag = Flag { since: Timestamp(0), until: None, by: "root".into(), reason: None, notice: None };
+        table.put(&Subject::new(r"dom\nick").unwrap(), Kind::Suspend, Some(&flag));
+        table.put(&Subject::new("*").unwrap(), Kind::Hold, Some(&flag));
+        let verdict = |request: &[u8]| answer(request, &table, Timestamp(1));
+        assert_eq!(verdict(br"check id= DOM\nick"), Answer::Verdict(Verdict::Suspend));
+        assert_eq!(verdict(br"check id= ro\001ot"), Answer::Verdict(Verdict::Hold), "whoever this is, root it is not");
+        assert_eq!(verdict(br"check id= root"), Answer::Verdict(Verdict::Ok));
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub enum Kind {
     Suspend,
 }
 
-/// What to do with mail of one sender identity at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What to do with mail of one sender identity at one moment; the stricter, the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// It goes its way.
     Ok,

@@ -88,6 +88,12 @@ impl<'a> Identity<'a> {
         &self.0
     }
 
+    /// The same identity, owning its text.
+    #[must_use]
+    pub fn into_owned(self) -> Identity<'static> {
+        Identity(Cow::Owned(self.0.into_owned()))
+    }
+
     /// `@example.com` of `bob@example.com`, the key under which a flag on the domain is kept.
     #[must_use]
     pub fn at_domain(&self) -> Option<&str> {
@@ -273,6 +279,34 @@ fn unescape(identity: &str) -> Cow<'_, str> {
     String::from_utf8(bytes).map_or(Cow::Borrowed(identity), Cow::Owned)
 }
 
+/// An identity without its control characters; none if it has none.
+///
+/// Exim has a tab in `$authenticated_id` as it is, the others below U+0080 as `\` and a letter or three octal digits, and
+/// those above as the octal digits of their two bytes (see [`unescape`]). But a backslash that was typed stays as it is: what
+/// looks like a newline may be the middle of `DOMAIN\nick`. So this is a second way to read a name, never the only one.
+#[must_use]
+pub fn without_controls(identity: &str) -> Option<String> {
+    if !identity.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control()) {
+        return None;
+    }
+    let mut kept = Vec::with_capacity(identity.len());
+    let mut rest = identity.as_bytes();
+    while let [first, behind @ ..] = rest {
+        rest = match rest {
+            [b'\\', b'b' | b'f' | b'n' | b'r' | b'v', behind @ ..]
+            | [b'\\', b'0' | b'1', b'0'..=b'7', b'0'..=b'7', behind @ ..]
+            | [b'\\', b'3', b'0', b'2', b'\\', b'2', b'0'..=b'3', b'0'..=b'7', behind @ ..] => behind,
+            _ if first.is_ascii_control() => behind,
+            _ => {
+                kept.push(*first);
+                behind
+            }
+        };
+    }
+    // What was taken out is ASCII, so UTF-8 is left.
+    (kept.len() < identity.len()).then(|| String::from_utf8_lossy(&kept).into_owned())
+}
+
 /// `name` as Exim has it in `$authenticated_id`, the inverse of what the normal form undoes: bytes outside ASCII as octal
 /// escapes, the domain in Unicode if that is where they are. None where that is the name itself.
 #[must_use]
@@ -381,6 +415,17 @@ mod tests {
         assert_eq!(as_exim_escapes("bob@example.com"), None);
     }
 
+    #[test]
+    fn control_characters_as_exim_writes_them_can_be_taken_out() {
+        let bare = |raw| without_controls(raw);
+        assert_eq!(bare(r"\nal\001ice\r\177\302\200").unwrap(), "alice");
+        assert_eq!(bare(r"b\303\274cher\f").unwrap(), r"b\303\274cher");
+        assert_eq!(bare("büch\ter\\b").unwrap(), "bücher");
+        for kept in ["alice", r"alice\", r"DOM\tom", r"\303\274", r"\302\240", r"\08", "bücher"] {
+            assert_eq!(bare(kept), None, "{kept}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_normal_form_of_a_normal_form_is_itself(raw in "\\PC{0,40}(@\\PC{0,30})?") {
@@ -392,7 +437,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(raw: String) {
-            let _ = (identity(&raw), Subject::new(&raw), MessageId::new(&raw), domain(&raw));
+            let _ = (identity(&raw), Subject::new(&raw), MessageId::new(&raw), domain(&raw), without_controls(&raw));
         }
     }
 }
