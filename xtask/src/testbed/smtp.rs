@@ -117,7 +117,7 @@ impl Session {
     }
 
     fn reply(&mut self) -> Result<Reply> {
-        let mut lines = Vec::new();
+        let (mut lines, mut first) = (Vec::new(), None);
         loop {
             let mut line = String::new();
             let length = self.stream.read_line(&mut line).context("no reply")?;
@@ -125,6 +125,7 @@ impl Session {
             let line = line.trim_end();
             let (code, rest) = line.split_at_checked(3).context("reply too short")?;
             let code: u16 = code.parse().context("reply without a code")?;
+            ensure!(code == *first.get_or_insert(code), "not the code that the reply began with: {line:?}");
             lines.push(rest.get(1..).unwrap_or_default().to_owned());
             match rest.as_bytes().first() {
                 Some(b'-') => {}

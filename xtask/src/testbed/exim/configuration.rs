@@ -176,7 +176,7 @@ impl EximBuilder {
         format!(
             "begin acl\n\
              acl_check_mail:\n{}  accept\n\
-             acl_check_rcpt:\n{}  accept authenticated = *\n  accept domains = +local_domains\n  \
+             acl_check_rcpt:\n{}  accept authenticated = *\n  accept hosts = :\n  accept domains = +local_domains\n  \
              deny message = relay not permitted\n\
              acl_check_not_smtp:\n{}  accept\n",
             self.snippet("acl-mail"),

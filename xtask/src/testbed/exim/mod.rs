@@ -144,6 +144,11 @@ impl Exim {
         self.run(&["runuser", "-u", user, "--"], arguments, "")
     }
 
+    /// The same with something to read, such as an SMTP dialogue (`-bs`).
+    pub fn talk_by(&self, user: &str, arguments: &[&str], input: &str) -> Result<Finished> {
+        self.run(&["runuser", "-u", user, "--"], arguments, input)
+    }
+
     fn succeed(&self, arguments: &[&str]) -> Result<()> {
         let finished = self.exim(arguments)?;
         ensure!(finished.status.success(), "exim {arguments:?}: {finished:?}");
