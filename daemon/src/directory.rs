@@ -145,12 +145,11 @@ fn parse_owners(text: &str, path: &Path) -> Result<Owners, DirectoryError> {
     for (line, text) in lines(text) {
         let (domain, account) =
             text.split_once(':').ok_or_else(|| malformed(path, line, text, "is not \"domain: account\""))?;
-        if domain.trim() == "*" {
-            continue;
-        }
         let why = |error: name::NameError| malformed(path, line, text, &error.to_string());
-        let (domain, account) = (name::domain(domain).map_err(why)?, name::account(account).map_err(why)?);
-        owners.insert(domain.into(), account.into());
+        let domain = name::domain(domain).map_err(why)?;
+        if domain != "*" {
+            owners.insert(domain.into(), name::account(account).map_err(why)?.into());
+        }
     }
     Ok(owners)
 }
@@ -185,6 +184,13 @@ mod tests {
         assert_eq!(error.to_string(), "/etc/userdomains, line 2: \"no colon here\" is not \"domain: account\"");
         let error = parse_accounts("alice\nbob carol\n", Path::new("f")).unwrap_err();
         assert_eq!(error.to_string(), "f, line 2: \"bob carol\" has a space in it");
+    }
+
+    #[test]
+    fn the_line_of_no_domain_is_passed_over_however_it_is_spelled() {
+        for line in ["*: nobody", " * : nobody", "*.:", "\u{ff0a}: nobody"] {
+            assert_eq!(parse_owners(line, Path::new("m")).unwrap(), Owners::new(), "{line}");
+        }
     }
 
     #[test]

@@ -208,21 +208,28 @@ pub fn account(raw: &str) -> Result<Cow<'_, str>, NameError> {
 ///
 /// # Errors
 ///
-/// It has no normal form.
+/// It has no normal form, or nothing with an `@` in it can stand there.
 pub fn domain(raw: &str) -> Result<Cow<'_, str>, NameError> {
     let name = normal_form(raw)?;
-    match fold_domain(&name)? {
-        Cow::Borrowed(folded) if folded.len() == name.len() => Ok(name),
-        folded => Ok(Cow::Owned(folded.into_owned())),
+    if name.contains('@') {
+        return Err(NameError::Domain);
     }
+    // A-labels may be longer than what they stand for, and a dot may be all there was.
+    bounded(match fold_domain(&name)? {
+        Cow::Borrowed(folded) if folded.len() == name.len() => name,
+        folded => Cow::Owned(folded.into_owned()),
+    })
 }
 
 fn normal_form(raw: &str) -> Result<Cow<'_, str>, NameError> {
     let raw = unescape(raw);
-    let name = match raw {
+    bounded(match raw {
         Cow::Borrowed(raw) => fold(raw)?,
         Cow::Owned(raw) => Cow::Owned(fold(&raw)?.into_owned()),
-    };
+    })
+}
+
+fn bounded(name: Cow<'_, str>) -> Result<Cow<'_, str>, NameError> {
     match name.len() {
         0 => Err(NameError::Empty),
         1..=MAX_NAME => Ok(name),
@@ -308,11 +315,15 @@ pub fn without_controls(identity: &str) -> Option<String> {
 }
 
 /// `name` as Exim has it in `$authenticated_id`, the inverse of what the normal form undoes: bytes outside ASCII as octal
-/// escapes, the domain in Unicode if that is where they are. None where that is the name itself.
+/// escapes, the domain in Unicode if that is where they are and it has such a form. None where that is the name itself.
 #[must_use]
 pub fn as_exim_escapes(name: &str) -> Option<String> {
     let spelled = match name.rsplit_once('@') {
-        Some((local, domain)) => format!("{local}@{}", idna::domain_to_unicode(domain).0),
+        Some((local, domain)) => {
+            let unicode = idna::domain_to_unicode(domain).0;
+            let has_form = fold_domain(&unicode).is_ok_and(|folded| folded == domain);
+            if has_form { format!("{local}@{unicode}") } else { name.to_owned() }
+        }
         None => name.to_owned(),
     };
     let escape = |byte: u8| if byte.is_ascii() { char::from(byte).to_string() } else { format!("\\{byte:03o}") };
@@ -355,6 +366,16 @@ mod tests {
         assert_eq!(identity("bob@xn--bcher-kva.example").unwrap(), "bob@xn--bcher-kva.example");
         assert_eq!(identity("bob@example.com.").unwrap(), "bob@example.com");
         assert_eq!(domain("Bücher.example.").unwrap(), "xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn a_domain_in_a_file_is_one_that_can_stand_behind_an_at_sign() {
+        for nothing in [".", "...", "\u{3002}", "\u{ad}"] {
+            assert_eq!(domain(nothing), Err(NameError::Empty), "{nothing:?}");
+        }
+        // Of 300 bytes, whose A-labels come to 799.
+        assert_eq!(domain(&"\u{fc}.".repeat(100)), Err(NameError::TooLong));
+        assert_eq!(domain("bob@example.com"), Err(NameError::Domain));
     }
 
     #[test]
@@ -413,6 +434,10 @@ mod tests {
         assert_eq!(identity(r"b\303\274cher@b\303\234cher.example").unwrap(), "bücher@xn--bcher-kva.example");
         assert_eq!(as_exim_escapes("bücher@xn--bcher-kva.example").unwrap(), r"b\303\274cher@b\303\274cher.example");
         assert_eq!(as_exim_escapes("bob@example.com"), None);
+        // What looks like an A-label and is none stands for nothing in Unicode.
+        assert_eq!(as_exim_escapes("bob@xn--a.example"), None);
+        assert_eq!(as_exim_escapes("bob@xn--xn---epa"), None);
+        assert_eq!(as_exim_escapes("b\u{fc}@xn--a.example").unwrap(), r"b\303\274@xn--a.example");
     }
 
     #[test]
