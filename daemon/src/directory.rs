@@ -128,7 +128,7 @@ fn entries(path: &Path) -> Result<HashSet<Box<str>>, DirectoryError> {
 }
 
 /// One account a line; empty lines and lines that start with `#` do not count.
-fn parse_accounts(text: &str, path: &Path) -> Result<HashSet<Box<str>>, DirectoryError> {
+pub(crate) fn parse_accounts(text: &str, path: &Path) -> Result<HashSet<Box<str>>, DirectoryError> {
     lines(text)
         .map(|(line, text)| match name::account(text) {
             Ok(account) if !account.contains('@') => Ok(account.into()),
@@ -140,7 +140,7 @@ fn parse_accounts(text: &str, path: &Path) -> Result<HashSet<Box<str>>, Director
 
 /// One `domain: account` a line; empty lines and lines that start with `#` do not count, and neither does cPanel's
 /// `*: nobody`, which speaks of no domain.
-fn parse_owners(text: &str, path: &Path) -> Result<Owners, DirectoryError> {
+pub(crate) fn parse_owners(text: &str, path: &Path) -> Result<Owners, DirectoryError> {
     let mut owners = Owners::new();
     for (line, text) in lines(text) {
         let (domain, account) =

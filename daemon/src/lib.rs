@@ -43,3 +43,7 @@ pub mod socket;
 pub mod stats;
 pub mod stop;
 pub mod watch;
+
+// For tests alone.
+#[doc(hidden)]
+pub mod fuzzing;

@@ -27,7 +27,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Length of a block, and so the longest record with its header, in bytes. What disks and file systems write at once.
-const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// Blocks in the file.
 const BLOCKS: usize = 256;
@@ -40,7 +40,7 @@ const TITLE: &[u8] = b"journal of outgoingd";
 
 /// In front of a record, little endian: the CRC-32 of all that follows (4 bytes), the length of the record (4), the number of
 /// the group (8).
-const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 
 /// The journal, open for appending.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ pub(super) fn read(path: &Path, identity: u64, last: u64) -> Result<Pending, Ope
 }
 
 /// The number of the group and the record in a block, if there is a whole one.
-fn open(block: &[u8; BLOCK]) -> Option<(u64, &[u8])> {
+pub(crate) fn open(block: &[u8; BLOCK]) -> Option<(u64, &[u8])> {
     let (checksum, rest) = block.split_first_chunk()?;
     let (length, numbered) = rest.split_first_chunk()?;
     let (number, _) = numbered.split_first_chunk()?;
@@ -124,7 +124,7 @@ fn open(block: &[u8; BLOCK]) -> Option<(u64, &[u8])> {
 }
 
 /// The block of a record, unless it is too long for one.
-fn seal(number: u64, record: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn seal(number: u64, record: &[u8]) -> Option<Vec<u8>> {
     let length = u32::try_from(record.len()).ok().filter(|_| HEADER + record.len() <= BLOCK)?;
     let mut block = [&[0; 4][..], &length.to_le_bytes(), &number.to_le_bytes(), record].concat();
     let checksum = crc32fast::hash(&block[4..]);

@@ -10,9 +10,9 @@
 //! is then one of the two whole states, the old one or the new one, so the caller must load the table again from here.
 
 mod disk;
-mod journal;
+pub(crate) mod journal;
 mod open;
-mod record;
+pub(crate) mod record;
 mod tables;
 
 use crate::audit::{self, Entry};

@@ -48,7 +48,7 @@ struct AuditRecord {
 
 /// One write to the database: what stands under a key from now on, or that nothing does. Doing it twice is doing it once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Write {
+pub(crate) enum Write {
     /// The record of a flag, by subject and number of the kind.
     Flag(String, u8, Option<Vec<u8>>),
     /// The record of a pass, by message id.
@@ -58,17 +58,17 @@ pub(super) enum Write {
 }
 
 /// The record of a group of changes in the journal.
-pub(super) fn encode_group(writes: &[Write]) -> Result<Vec<u8>, Damage> {
+pub(crate) fn encode_group(writes: &[Write]) -> Result<Vec<u8>, Damage> {
     encode(&writes)
 }
 
 /// The group in a record of the journal.
-pub(super) fn decode_group(record: &[u8]) -> Result<Vec<Write>, Damage> {
+pub(crate) fn decode_group(record: &[u8]) -> Result<Vec<Write>, Damage> {
     decode(record)
 }
 
 /// The record of a flag.
-pub(super) fn encode_flag(flag: &Flag) -> Result<Vec<u8>, Damage> {
+pub(crate) fn encode_flag(flag: &Flag) -> Result<Vec<u8>, Damage> {
     encode(&FlagRecord {
         since: flag.since.0,
         until: flag.until.map(|until| until.0),
@@ -79,24 +79,24 @@ pub(super) fn encode_flag(flag: &Flag) -> Result<Vec<u8>, Damage> {
 }
 
 /// The flag in a record.
-pub(super) fn decode_flag(record: &[u8]) -> Result<Flag, Damage> {
+pub(crate) fn decode_flag(record: &[u8]) -> Result<Flag, Damage> {
     let FlagRecord { since, until, by, reason, notice } = decode(record)?;
     Ok(Flag { since: Timestamp(since), until: until.map(Timestamp), by, reason, notice })
 }
 
 /// The record of a pass: when it was given, and by whom.
-pub(super) fn encode_pass(at: Timestamp, by: &str) -> Result<Vec<u8>, Damage> {
+pub(crate) fn encode_pass(at: Timestamp, by: &str) -> Result<Vec<u8>, Damage> {
     encode(&PassRecord { at: at.0, by: by.to_owned() })
 }
 
 /// When the pass in a record was given.
-pub(super) fn decode_pass(record: &[u8]) -> Result<Timestamp, Damage> {
+pub(crate) fn decode_pass(record: &[u8]) -> Result<Timestamp, Damage> {
     let PassRecord { at, by: _ } = decode(record)?;
     Ok(Timestamp(at))
 }
 
 /// The record of an entry of the audit trail.
-pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, Damage> {
+pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, Damage> {
     encode(&AuditRecord {
         at: entry.at.0,
         deed: deed_number(entry.deed),
@@ -112,7 +112,7 @@ pub(super) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, Damage> {
 }
 
 /// The entry of the audit trail in a record.
-pub(super) fn decode_entry(record: &[u8]) -> Result<Entry, Damage> {
+pub(crate) fn decode_entry(record: &[u8]) -> Result<Entry, Damage> {
     let AuditRecord { at, deed, subject, until, reason, notice, by, uid, pid, on_behalf_of } = decode(record)?;
     Ok(Entry {
         at: Timestamp(at),
