@@ -3,7 +3,8 @@
 //! [`testbed`] starts the real things on the loopback interface, each in a directory of its own that removes itself: an Exim, the
 //! daemon, a mail server of the outside world, and a stand-in for the daemon that misbehaves on demand. The integration tests
 //! beside this crate and the demonstration ([`demo`]) are written with it. [`checks`] is the list of what must pass before anything is
-//! merged, and [`packages`] fetches the one thing that they need from the system: Exim.
+//! merged, and [`packages`] fetches the one thing that they need from the system: Exim. [`fuzz`] looks for inputs of which nobody
+//! has thought.
 //!
 //! Nothing here is part of what is installed on a server.
 
@@ -13,6 +14,7 @@
 pub mod bench;
 pub mod checks;
 pub mod demo;
+pub mod fuzz;
 pub mod packages;
 pub mod testbed;
 

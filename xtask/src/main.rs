@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use xtask::bench::{self, Length, Purpose};
 use xtask::demo::{self, Afterwards};
+use xtask::fuzz;
 
 /// The project's chores.
 #[derive(Debug, Parser)]
@@ -38,6 +39,15 @@ enum Chore {
     /// The server that `bench` compares with.
     #[command(hide = true)]
     Floor { socket: PathBuf },
+    /// Look for inputs that break a promise; needs cargo-fuzz (`cargo install cargo-fuzz --locked`).
+    Fuzz {
+        /// How long to look, for each target.
+        #[arg(long, default_value_t = 1)]
+        minutes: u64,
+        /// Only this one of `fuzz/fuzz_targets`.
+        #[arg(long)]
+        target: Option<String>,
+    },
     /// Show on this machine, with real programs, what outgoingd does; installs Exim where it is missing.
     Demo {
         /// Leave everything running until Enter or Ctrl-C.
@@ -65,6 +75,7 @@ fn main() -> ExitCode {
             if check { Purpose::Check } else { Purpose::Show },
         ),
         Chore::Floor { socket } => bench::floor::serve(&socket),
+        Chore::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
         Chore::Demo { keep: true } => demo::run(Afterwards::Keep),
         Chore::Demo { keep: false } => demo::run(Afterwards::Stop),
     };
