@@ -108,36 +108,17 @@ pub fn frame(bytes: &[u8]) {
         }
         _ => bytes,
     };
-    if let Ok(call) = codec::decode::<Call>(payload) {
-        let again = codec::encode(&call).expect("what was decoded is encoded");
-        survives(payload, &again, &call, &codec::decode(&again).expect("what was encoded is decoded"));
-    }
-    if let Ok(reply) = codec::decode::<Reply>(payload) {
-        let again = codec::encode(&reply).expect("what was decoded is encoded");
-        survives(payload, &again, &reply, &codec::decode(&again).expect("what was encoded is decoded"));
-    }
+    survives(payload, codec::decode::<Call>, codec::encode);
+    survives(payload, codec::decode::<Reply>, codec::encode);
 }
 
 /// A record of the state file or the journal, or a block of the journal.
 pub fn record(bytes: &[u8]) {
-    const SENSE: &str = "what was decoded survives";
-    if let Ok(flag) = record::decode_flag(bytes) {
-        let again = record::encode_flag(&flag).expect(SENSE);
-        survives(bytes, &again, &flag, &record::decode_flag(&again).expect(SENSE));
-    }
-    if let Ok(at) = record::decode_pass(bytes) {
-        // Who gave it is for people who read the file.
-        let again = record::encode_pass(at, "").expect(SENSE);
-        survives(bytes, &again, &at, &record::decode_pass(&again).expect(SENSE));
-    }
-    if let Ok(entry) = record::decode_entry(bytes) {
-        let again = record::encode_entry(&entry).expect(SENSE);
-        survives(bytes, &again, &entry, &record::decode_entry(&again).expect(SENSE));
-    }
-    if let Ok(group) = record::decode_group(bytes) {
-        let again = record::encode_group(&group).expect(SENSE);
-        survives(bytes, &again, &group, &record::decode_group(&again).expect(SENSE));
-    }
+    survives(bytes, record::decode_flag, record::encode_flag);
+    // Who gave a pass is for people who read the file.
+    survives(bytes, record::decode_pass, |at| record::encode_pass(*at, ""));
+    survives(bytes, record::decode_entry, record::encode_entry);
+    survives(bytes, record::decode_group, |group| record::encode_group(group));
     // As a record in a block that is whole.
     match journal::seal(7, bytes) {
         Some(block) => {
@@ -260,10 +241,17 @@ fn state(table: &Table) -> State {
     (flags, table.owners(), table.count(NOW))
 }
 
-/// `value` is still the same when it was encoded once more, and that has not made it longer.
-fn survives<T: PartialEq + Debug>(bytes: &[u8], again: &[u8], value: &T, decoded: &T) {
+/// A value that is decoded is the same when it was encoded once more, which does not make it longer; and all bytes are its.
+fn survives<T: PartialEq + Debug, E: Debug>(
+    bytes: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, E>,
+    encode: impl Fn(&T) -> Result<Vec<u8>, E>,
+) {
+    let Ok(value) = decode(bytes) else { return };
+    let again = encode(&value).expect("what was decoded is encoded");
     assert!(again.len() <= bytes.len(), "{} bytes have become {}", bytes.len(), again.len());
-    assert_eq!(decoded, value);
+    assert_eq!(decode(&again).expect("what was encoded is decoded"), value);
+    assert!(decode(&[bytes, b"\0"].concat()).is_err(), "a byte behind the end is passed over");
 }
 
 /// `name` is in normal form: within its bounds, and making it normal again changes nothing.
