@@ -23,7 +23,7 @@ const TIMEOUT: u32 = 10;
 const ALLOCATION: u32 = 32;
 
 /// Runs `target`, or every one, for so many minutes each.
-#[allow(clippy::print_stdout, reason = "the summary is the result")]
+#[allow(clippy::print_stdout, reason = "a line for each target is the result")]
 pub fn run(minutes: u64, target: Option<&str>) -> Result<()> {
     let seconds = minutes.checked_mul(60).filter(|&seconds| seconds > 0).context("--minutes: at least one")?;
     let mut targets = targets()?;
@@ -35,19 +35,14 @@ pub fn run(minutes: u64, target: Option<&str>) -> Result<()> {
     if !there.is_ok_and(|status| status.success()) {
         bail!("cargo-fuzz is missing: `cargo install cargo-fuzz --locked`");
     }
-    let (mut summary, mut failed) = (String::new(), 0);
+    let mut failed = 0;
     for target in &targets {
         eprintln!("== {target}: building, then {minutes} min");
-        let outcome = fuzz(target, seconds)?;
-        let line = match &outcome.failure {
-            None => format!("{target:8} {:>12} executions, no failure\n", outcome.executions),
-            Some(how) => format!("{target:8} {:>12} executions, FAILED\n{how}\n", outcome.executions),
-        };
-        eprint!("{line}");
-        summary += &line;
-        failed += usize::from(outcome.failure.is_some());
+        let Outcome { executions, failure } = fuzz(target, seconds)?;
+        failed += usize::from(failure.is_some());
+        let how = failure.map_or("no failure".to_owned(), |failure| format!("FAILED\n{failure}"));
+        println!("{target:8} {executions:>12} executions, {how}");
     }
-    print!("\n{summary}");
     ensure!(failed == 0, "{failed} of {} targets failed", targets.len());
     Ok(())
 }
