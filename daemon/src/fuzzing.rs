@@ -228,13 +228,17 @@ pub fn name(bytes: &[u8]) {
 
 /// The answer, from what is known of [`TABLE`].
 fn expected(request: text::Request<'_>) -> Answer {
-    let (text::Request::Check { identity, .. } | text::Request::Notice { identity }) = request;
-    let Ok(identity) = Identity::new(identity) else { return Answer::Error };
-    let verdict = match (identity.as_str(), identity.at_domain()) {
-        (_, Some("@example.com" | "@xn--bcher-kva.example")) => Verdict::Suspend,
-        ("alice", _) | (_, Some("@example.net")) => Verdict::Hold,
-        _ => Verdict::Ok,
+    let (text::Request::Check { identity: raw, .. } | text::Request::Notice { identity: raw }) = request;
+    let written = Identity::new(raw);
+    // The stricter of two readings.
+    let bare = name::without_controls(raw).and_then(|bare| Some(Identity::new(&bare).ok()?.into_owned()));
+    let identity = match (written, bare) {
+        (Ok(written), Some(bare)) if verdict_of(&bare) > verdict_of(&written) => bare,
+        (Err(_), Some(bare)) if verdict_of(&bare) > Verdict::Ok => bare,
+        (Ok(written), _) => written,
+        (Err(_), _) => return Answer::Error,
     };
+    let verdict = verdict_of(&identity);
     match request {
         text::Request::Check { message_id: Some(id), .. } if MessageId::new(id).is_err() => Answer::Error,
         text::Request::Check { message_id: Some(PASSED), .. } if verdict == Verdict::Hold => {
@@ -247,6 +251,15 @@ fn expected(request: text::Request<'_>) -> Answer {
             (Some(_), Verdict::Hold) => default_notice("alice"),
             _ => default_notice(identity.as_str()),
         }),
+    }
+}
+
+/// The verdict, from what is known of [`TABLE`].
+fn verdict_of(identity: &Identity<'_>) -> Verdict {
+    match (identity.as_str(), identity.at_domain()) {
+        (_, Some("@example.com" | "@xn--bcher-kva.example")) => Verdict::Suspend,
+        ("alice", _) | (_, Some("@example.net")) => Verdict::Hold,
+        _ => Verdict::Ok,
     }
 }
 
