@@ -13,13 +13,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each package, and a file by which its presence is known.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
     ("exim4-daemon-heavy", "/usr/sbin/exim4"),
     ("exim4-base", "/usr/sbin/exim_dumpdb"),
     ("systemd", "/usr/bin/systemd-socket-activate"),
     ("mount", "/usr/bin/mount"),
     ("e2fsprogs", "/usr/sbin/mkfs.ext4"),
     ("strace", "/usr/bin/strace"),
+    // A clock for the daemon that a test sets.
+    ("faketime", "/usr/bin/faketime"),
 ];
 
 /// What the benchmark compares with, besides.

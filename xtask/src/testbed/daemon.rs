@@ -50,6 +50,7 @@ pub struct DaemonBuilder {
     tables: String,
     for_everyone: bool,
     unprivileged: bool,
+    clock: Option<u64>,
 }
 
 impl DaemonBuilder {
@@ -81,6 +82,14 @@ impl DaemonBuilder {
         self.for_everyone()
     }
 
+    /// Its clock stands still at this moment, in Unix seconds, until it is set again ([`Daemon::set_clock`]). Only the time of day:
+    /// what it waits for takes as long as ever.
+    #[must_use]
+    pub fn clock(mut self, now: u64) -> Self {
+        self.clock = Some(now);
+        self
+    }
+
     /// More tables.
     #[must_use]
     pub fn tables(mut self, toml: &str) -> Self {
@@ -98,6 +107,9 @@ impl DaemonBuilder {
         self.write_files(&daemon)?;
         if self.unprivileged {
             daemon.give_to(UNPRIVILEGED)?;
+        }
+        if let Some(now) = self.clock {
+            daemon.set_clock(now)?;
         }
         daemon.start_again()?;
         Ok(daemon)
@@ -213,8 +225,31 @@ impl Daemon {
         self.wait_for("READY=1")
     }
 
+    /// Sets the clock that it goes by, once it was started with one of its own.
+    pub fn set_clock(&self, now: u64) -> Result<()> {
+        // Whole or not at all: it is read for every look at the clock.
+        let next = self.home().join("clock.new");
+        fs::write(&next, now.to_string())?;
+        Ok(fs::rename(next, self.clock_file())?)
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.home().join("clock")
+    }
+
     fn command(&self) -> Command {
-        let Some(user) = self.user else { return Command::new(self.program("outgoingd")) };
+        let Some(user) = self.user else {
+            let mut command = Command::new(self.program("outgoingd"));
+            if self.clock_file().exists() {
+                // As faketime(1) does it, whose own variable for a fixed time would take precedence over a file.
+                command
+                    .env("LD_PRELOAD", format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", env::consts::ARCH))
+                    .env("FAKETIME_TIMESTAMP_FILE", self.clock_file())
+                    .envs([("FAKETIME_FMT", "%s"), ("FAKETIME_NO_CACHE", "1"), ("NO_FAKE_STAT", "1")])
+                    .envs([("FAKETIME_DONT_FAKE_MONOTONIC", "1"), ("DONT_FAKE_MONOTONIC", "1"), ("TZ", "UTC")]);
+            }
+            return command;
+        };
         let mut command = Command::new("setpriv");
         command
             .args(["--reuid", user, "--regid=nogroup", "--clear-groups"])
