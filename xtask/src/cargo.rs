@@ -1,8 +1,10 @@
-//! The cargo that runs us.
+//! The cargo that runs us, and what it builds for us.
 
 use std::env;
 use std::ffi::OsString;
 use std::process::Command;
+
+use anyhow::{Context, Result, bail};
 
 /// It, in the workspace, whatever directory we were called from.
 pub(crate) fn cargo() -> Command {
@@ -10,4 +12,22 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(program);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command
+}
+
+/// Builds the programs that the test bed starts, unless somebody has named others.
+pub(crate) fn build_programs() -> Result<()> {
+    if env::var_os("OUTGOINGD_BIN_DIR").is_some() {
+        return Ok(());
+    }
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--workspace", "--bins", "--locked"]);
+    // The test bed looks beside this program, so the profile must be the same.
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let status = command.status().context("could not run cargo")?;
+    if !status.success() {
+        bail!("cargo build: {status}");
+    }
+    Ok(())
 }

@@ -16,6 +16,8 @@ pub mod checks;
 pub mod demo;
 pub mod fuzz;
 pub mod packages;
+pub mod soak;
 pub mod testbed;
 
 mod cargo;
+mod interrupt;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use xtask::bench::{self, Length, Purpose};
 use xtask::demo::{self, Afterwards};
-use xtask::fuzz;
+use xtask::{checks, fuzz, soak};
 
 /// The project's chores.
 #[derive(Debug, Parser)]
@@ -39,6 +39,12 @@ enum Chore {
     /// The server that `bench` compares with.
     #[command(hide = true)]
     Floor { socket: PathBuf },
+    /// Kill the daemon at random moments under load, again and again, and look whether anything is missing; then storm it.
+    Soak {
+        /// How often it is killed.
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
+    },
     /// Look for inputs that break a promise; needs cargo-fuzz (`cargo install cargo-fuzz --locked`).
     Fuzz {
         /// How long to look, for each target.
@@ -65,7 +71,7 @@ struct LengthArgument {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
-        Chore::Test => xtask::checks::run(),
+        Chore::Test => checks::run(),
         Chore::Bench { length, check } => {
             let flags = [("--quick", length.quick), ("--check", check)];
             bench::run(&flags.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect::<Vec<_>>())
@@ -75,6 +81,7 @@ fn main() -> ExitCode {
             if check { Purpose::Check } else { Purpose::Show },
         ),
         Chore::Floor { socket } => bench::floor::serve(&socket),
+        Chore::Soak { rounds } => soak::run(rounds),
         Chore::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
         Chore::Demo { keep: true } => demo::run(Afterwards::Keep),
         Chore::Demo { keep: false } => demo::run(Afterwards::Stop),

@@ -57,22 +57,11 @@ fn ask(socket: &Path, question: &[u8], answer: &[u8]) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-fn descriptors(daemon: &Daemon) -> Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{}/fd", daemon.id()?))?.count())
-}
-
-/// Bytes of memory that it has.
-fn memory(daemon: &Daemon) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()?))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
-}
-
 #[test]
 fn during_every_attack_exim_is_answered_and_an_administrator_obeyed_and_behind_it_nothing_is_left() -> Result<()> {
     let daemon = daemon()?;
     let (trail, log) = (daemon.must(&["--json", "log"])?, daemon.log());
-    let (descriptors_before, memory_before) = (descriptors(&daemon)?, memory(&daemon)?);
+    let (descriptors_before, memory_before) = (daemon.descriptors()?, daemon.memory()?);
     for attack in Attack::ALL {
         let hostile = Hostile::start(neighbour()?, attack, PEERS, &daemon.socket())?;
         let longest = asked_by_exim(&daemon, 300).with_context(|| format!("{attack:?}"))?;
@@ -81,12 +70,12 @@ fn during_every_attack_exim_is_answered_and_an_administrator_obeyed_and_behind_i
         daemon.must(&["status", "alice"]).with_context(|| format!("{attack:?}"))?;
         hostile.stop().with_context(|| format!("{attack:?}"))?;
         wait_until("all places to be given back", Duration::from_secs(10), || {
-            Ok(descriptors(&daemon)? <= descriptors_before + 1)
+            Ok(daemon.descriptors()? <= descriptors_before + 1)
         })
         .with_context(|| format!("{attack:?}"))?;
     }
     assert_eq!(daemon.must(&["--json", "log"])?, trail, "somebody changed something");
-    assert!(memory(&daemon)? < memory_before + MEMORY, "{} bytes, {memory_before} before", memory(&daemon)?);
+    assert!(daemon.memory()? < memory_before + MEMORY, "{} bytes, {memory_before} before", daemon.memory()?);
     let said = daemon.log()[log.len()..].to_owned();
     assert!(said.lines().count() < 20, "what a peer can have logged is bounded:\n{said}");
     Ok(())

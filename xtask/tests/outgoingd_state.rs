@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::Duration;
+use xtask::soak::kill_under_load;
 use xtask::testbed::{Daemon, wait_until};
 
 fn state_file(daemon: &Daemon) -> PathBuf {
@@ -55,6 +56,13 @@ fn an_acknowledged_change_survives_kill_9_and_stands_in_the_fallback_file() -> R
     daemon.kill9()?;
     daemon.start_again()?;
     assert!(daemon.must(&["check", "user0"])?.starts_with("ok"));
+    Ok(())
+}
+
+#[test]
+fn killed_at_any_moment_under_load_it_comes_back_with_all_that_was_acknowledged_and_nothing_invented() -> Result<()> {
+    let changes = kill_under_load(10, || Ok(()))?;
+    assert!(changes > 10, "{changes} changes are no load");
     Ok(())
 }
 

@@ -6,19 +6,17 @@
 //! that names it. Whatever was started is stopped and removed at the end, also after Ctrl-C. The system's own Exim, if there
 //! is one, notices nothing.
 
-mod interrupt;
 mod steps;
 mod story;
 
-use std::env;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use self::interrupt::{Interrupt, Interrupted};
 use self::steps::Scene;
 use self::story::Story;
-use crate::cargo::cargo;
+use crate::cargo::build_programs;
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::packages;
 use crate::testbed::Bed;
 
@@ -35,7 +33,7 @@ pub enum Afterwards {
 pub fn run(afterwards: Afterwards) -> Result<()> {
     let interrupt = Interrupt::listen()?;
     packages::install_missing()?;
-    build()?;
+    build_programs()?;
     interrupt.check()?;
     let started = Instant::now();
     let mut story = Story::begin();
@@ -52,24 +50,6 @@ pub fn run(afterwards: Afterwards) -> Result<()> {
         scene.say_how_to_go_on()?;
         interrupt.wait();
         scene.story.line("Stopped.")?;
-    }
-    Ok(())
-}
-
-/// Builds the programs that the test bed starts, unless somebody has named others.
-fn build() -> Result<()> {
-    if env::var_os("OUTGOINGD_BIN_DIR").is_some() {
-        return Ok(());
-    }
-    let mut command = cargo();
-    command.args(["build", "--quiet", "--workspace", "--bins", "--locked"]);
-    // The test bed looks beside this program, so the profile must be the same.
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    let status = command.status().context("could not run cargo")?;
-    if !status.success() {
-        bail!("cargo build: {status}");
     }
     Ok(())
 }

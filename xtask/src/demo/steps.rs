@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::interrupt::Interrupt;
 use super::story::Story;
+use crate::interrupt::Interrupt;
 use crate::testbed::smtp::{Reply, Session};
 use crate::testbed::{Bed, Delivery, Finished, Letter};
 

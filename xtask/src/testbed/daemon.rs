@@ -194,6 +194,18 @@ impl Daemon {
         Ok(self.child.as_ref().context("outgoingd does not run")?.id())
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.id()?))?.count())
+    }
+
+    /// How many bytes of memory it has.
+    pub fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
     /// The path of one of the built programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The error of whoever ends early because of it.
 #[derive(Debug)]
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 impl Display for Interrupted {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -25,14 +25,14 @@ impl Display for Interrupted {
 impl std::error::Error for Interrupted {}
 
 /// Listens from the time when it was made.
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     asked: Receiver<()>,
     ask: Sender<()>,
 }
 
 impl Interrupt {
     /// From now on none of these signals ends the program.
-    pub(super) fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let (ask, asked) = mpsc::channel();
         let runtime = Builder::new_current_thread().enable_io().build().context("cannot listen for signals")?;
         let entered = runtime.enter();
@@ -56,7 +56,7 @@ impl Interrupt {
     }
 
     /// Fails if we have been asked to end.
-    pub(super) fn check(&self) -> Result<(), Interrupted> {
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
         match self.asked.try_recv() {
             Err(TryRecvError::Empty) => Ok(()),
             Ok(()) | Err(TryRecvError::Disconnected) => Err(Interrupted),
@@ -64,7 +64,7 @@ impl Interrupt {
     }
 
     /// The same after a failure. Ctrl-C reaches the programs that we run too, and may have ended one of them before we hear of it.
-    pub(super) fn check_for_cause(&self) -> Result<(), Interrupted> {
+    pub(crate) fn check_for_cause(&self) -> Result<(), Interrupted> {
         match self.asked.recv_timeout(Duration::from_millis(200)) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Interrupted),
@@ -72,7 +72,7 @@ impl Interrupt {
     }
 
     /// Waits until we are asked to end, or somebody presses Enter.
-    pub(super) fn wait(self) {
+    pub(crate) fn wait(self) {
         let entered = self.ask.clone();
         thread::spawn(move || {
             let mut line = String::new();
