@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::cargo;
-use crate::packages;
+use crate::{dependencies, packages};
 
 /// One command of cargo.
 struct Step {
@@ -49,6 +49,7 @@ pub fn run() -> Result<()> {
     for step in &STEPS {
         timed(step.name, || step.run())?;
     }
+    timed("dependencies", dependencies::check)?;
     eprintln!("all passed in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }

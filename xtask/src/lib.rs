@@ -20,4 +20,5 @@ pub mod soak;
 pub mod testbed;
 
 mod cargo;
+mod dependencies;
 mod interrupt;

@@ -8,18 +8,14 @@
 //! Limit: that a delivery with many recipients waits once is in `snippets_fallback`, with a stand-in for the daemon.
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use xtask::testbed::smtp::Reply;
-use xtask::testbed::{Bed, Behaviour, Daemon, Delivery, Exim, Impostor, Letter, wait_until};
+use xtask::testbed::{Bed, Behaviour, Delivery, Exim, Impostor, Letter, wait_until};
 
 /// How long Exim waits for one answer: `OUTGOINGD_TIMEOUT`, which the bed leaves as it is.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -114,40 +110,10 @@ fn the_daemon_decides_again(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// Lets the daemon stand still, and returns when every thread of it does.
-fn stop_still(daemon: &Daemon) -> Result<()> {
-    daemon.signal(Signal::STOP)?;
-    let tasks = format!("/proc/{}/task", daemon.id()?);
-    wait_until("every thread of the daemon to stand still", RECOVERY, || {
-        fs::read_dir(&tasks)?.try_fold(true, |all, task| {
-            let status = fs::read_to_string(task?.path().join("status"))?;
-            Ok(all && status.contains("\nState:\tT"))
-        })
-    })
-}
-
-/// Connections that say nothing, as many as wait for the daemon before nobody else can.
-fn fill_the_queue(socket: &Path) -> Result<Vec<OwnedFd>> {
-    // The queue may be longer than the number of files that a process may open by default.
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
-    let address = SocketAddrUnix::new(socket)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let mut silent = Vec::new();
-    loop {
-        let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        match rustix::net::connect(&connection, &address) {
-            Ok(()) => silent.push(connection),
-            Err(Errno::AGAIN) => return Ok(silent),
-            Err(error) => return Err(error).context("the queue of the socket could not be filled"),
-        }
-    }
-}
-
 #[test]
 fn a_daemon_that_stands_still_costs_one_time_out_and_decides_again_when_it_goes_on() -> Result<()> {
     let bed = bed()?;
-    stop_still(&bed.daemon)?;
+    bed.daemon.stand_still()?;
     the_last_known_state_is_in_force(&bed)?;
     bed.daemon.signal(Signal::CONT)?;
     the_daemon_decides_again(&bed)
@@ -156,8 +122,8 @@ fn a_daemon_that_stands_still_costs_one_time_out_and_decides_again_when_it_goes_
 #[test]
 fn a_daemon_to_which_nobody_can_connect_any_more_costs_one_time_out_and_decides_again_when_it_goes_on() -> Result<()> {
     let bed = bed()?;
-    stop_still(&bed.daemon)?;
-    let silent = fill_the_queue(&bed.daemon.socket())?;
+    bed.daemon.stand_still()?;
+    let silent = bed.daemon.fill_the_queue()?;
     assert!(!silent.is_empty());
     the_last_known_state_is_in_force(&bed)?;
     bed.daemon.signal(Signal::CONT)?;

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use xtask::testbed::Daemon;
 
 fn daemon() -> Result<Daemon> {
@@ -219,6 +220,20 @@ fn a_list_longer_than_a_frame_comes_in_pages() -> Result<()> {
     assert_eq!(subjects, accounts, "all of them, each once, in order");
     assert_eq!(daemon.must(&["--json", "log", "-n", "2500"])?.lines().count(), 2_500);
     assert_eq!(daemon.must(&["list"])?.lines().count(), 3_001);
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_stands_still_keeps_nobody_who_asks_longer_than_exim_even_if_its_queue_is_full() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.stand_still()?;
+    let _silent = daemon.fill_the_queue()?;
+    let begun = Instant::now();
+    let asked = daemon.ctl(&["check", "alice"])?;
+    assert_eq!(asked.code(), 69, "{asked:?}");
+    assert!(asked.stderr.contains("not in time"), "{asked:?}");
+    // Two seconds, and what a slow machine needs.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     Ok(())
 }
 

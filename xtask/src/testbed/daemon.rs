@@ -8,6 +8,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -328,6 +331,32 @@ impl Daemon {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.as_ref().context("outgoingd does not run")?;
         Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// Lets it stand still (SIGSTOP), and returns when every thread of it does.
+    pub fn stand_still(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.id()?);
+        wait_until("every thread of the daemon to stand still", PATIENCE, || {
+            fs::read_dir(&tasks)?.try_fold(true, |all, task| {
+                let status = fs::read_to_string(task?.path().join("status"))?;
+                Ok(all && status.contains("\nState:\tT"))
+            })
+        })
+    }
+
+    /// Connections that say nothing, as many as wait for it, while it stands still, before nobody else can.
+    pub fn fill_the_queue(&self) -> Result<Vec<OwnedFd>> {
+        let (address, mut silent) = (SocketAddrUnix::new(self.socket())?, Vec::new());
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        loop {
+            let connection = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            match rustix::net::connect(&connection, &address) {
+                Ok(()) => silent.push(connection),
+                Err(Errno::AGAIN) => return Ok(silent),
+                Err(error) => return Err(error).context("the queue of the socket could not be filled"),
+            }
+        }
     }
 
     /// Runs `outgoingctl` on its socket.
