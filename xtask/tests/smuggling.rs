@@ -112,7 +112,7 @@ fn send_as(exim: &Exim, name: &[u8]) -> Result<Fate> {
     let reply = session.send(&letter)?;
     // Whatever was answered, the dialogue goes on as it should.
     assert_eq!(session.command("RSET")?.code, 250, "{}", name.escape_ascii());
-    assert_eq!(session.quit()?.code, 221);
+    session.quit()?;
     Ok(if reply.is_positive() { Fate::Taken(reply.queue_id()?) } else { Fate::Refused(reply) })
 }
 
