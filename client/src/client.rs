@@ -377,11 +377,11 @@ fn connect(socket: &Path, timeout: Duration) -> Result<UnixStream, Error> {
         Ok(stream.into())
     };
     connected().map_err(|source| {
-        let socket = socket.to_path_buf();
-        match source.kind() {
-            io::ErrorKind::WouldBlock => Error::Lost { socket, source },
-            _ => Error::Unreachable { socket, source },
-        }
+        let source = match source.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it did not let us in in time"),
+            _ => source,
+        };
+        Error::Unreachable { socket: socket.to_path_buf(), source }
     })
 }
 

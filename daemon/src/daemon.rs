@@ -75,6 +75,14 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// Somebody else could put a fallback file there.
+    #[error("cannot keep the fallback file {}: {source}", path.display())]
+    FallbackDir {
+        /// The file.
+        path: PathBuf,
+        /// Who.
+        source: io::Error,
+    },
     /// The state file makes no sense.
     #[error(
         "the state file {} cannot be used: {message}. It was left as it is, and outgoingd does not start empty in its \
@@ -123,18 +131,18 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         table.replace_owners(directory::load_owners(owners, &table.owners())?);
     }
     warn_of_unknown_names(config);
-    let _state_lock = lock_state(&config.state_dir)?;
-    let state_is_new = !config.state_dir.join(STATE_FILE).exists();
-    let store = Arc::new(open_store(config)?);
+    let (state_dir, _state_lock) = lock_state(&config.state_dir)?;
+    let state_is_new = !state_dir.join(STATE_FILE).exists();
+    let store = Arc::new(open_store(config, &state_dir)?);
     // The socket first: until it is ours, another daemon may live here, whose fallback file is not ours to write.
     let Socket { listener, path: socket, own } = socket::obtain(config)?;
     // systemd's is not blocking; nobody but this process accepts on it.
     listener.set_nonblocking(false)?;
-    let fallback = fallback_of(config)?;
+    let keeper = Keeper::default();
+    let fallback = fallback_of(config, &keeper, &stats)?;
     if let Some(fallback) = fallback.as_ref().filter(|_| state_is_new) {
         keep_what_was_known(fallback);
     }
-    let keeper = Keeper::default();
     let (writer_handle, writer) =
         Writer::new(store.clone(), table.clone(), stats.clone(), keeper.clone(), clock.clone())
             .map_err(|error| unusable(&store, &error))?;
@@ -187,11 +195,12 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         let visits = tokio::spawn(visits);
         info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
         service::ready(&status_line(&requests, &[]));
-        tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
+        let watchdog = tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
         let outcome = tokio::select! {
             () = attend(&requests, &mut reloader, signals, watch) => Ok(()),
             Ok(message) = &mut damage => Err(StartError::State { path: requests.store.path().to_path_buf(), message }),
         };
+        watchdog.abort();
         service::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
@@ -309,18 +318,20 @@ fn status_line(requests: &Requests, wrong: &[String]) -> String {
     wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
 }
 
-fn lock_state(directory: &Path) -> Result<lock::Lock, StartError> {
+fn lock_state(directory: &Path) -> Result<(PathBuf, lock::Lock), StartError> {
     let state_dir = |source| StartError::StateDir { path: directory.to_path_buf(), source };
-    safe::directory(directory, 0o700).and_then(|()| safe::keep_private(directory)).map_err(state_dir)?;
-    lock::take(&directory.join("lock")).map_err(|error| match error {
+    let directory = safe::directory(directory, 0o700).map_err(state_dir)?;
+    safe::keep_private(&directory).map_err(state_dir)?;
+    let lock = lock::take(&directory.join("lock")).map_err(|error| match error {
         LockError::Held(_) => StartError::Running(error.to_string()),
         LockError::Io(_, source) => state_dir(source),
-    })
+    })?;
+    Ok((directory, lock))
 }
 
-fn open_store(config: &Config) -> Result<Store, StartError> {
-    Store::open(&config.state_dir, config.limits.audit_entries).map_err(|error| {
-        let path = config.state_dir.join(STATE_FILE);
+fn open_store(config: &Config, directory: &Path) -> Result<Store, StartError> {
+    Store::open(directory, config.limits.audit_entries).map_err(|error| {
+        let path = directory.join(STATE_FILE);
         match error {
             OpenError::Unusable(message) => StartError::State { path, message },
             error => StartError::OpenState { path, message: error.to_string() },
@@ -332,7 +343,7 @@ fn unusable(store: &Store, error: &StoreError) -> StartError {
     StartError::State { path: store.path().to_path_buf(), message: error.to_string() }
 }
 
-fn fallback_of(config: &Config) -> Result<Option<Fallback>, StartError> {
+fn fallback_of(config: &Config, keeper: &Keeper, stats: &Stats) -> Result<Option<Fallback>, StartError> {
     let path = &config.fallback_file;
     if path.as_os_str().is_empty() {
         warn!("fallback-file is empty: while outgoingd is down nothing is held or suspended");
@@ -341,11 +352,15 @@ fn fallback_of(config: &Config) -> Result<Option<Fallback>, StartError> {
     match Fallback::new(path, config.fallback_mode.0) {
         Ok(fallback) => Ok(Some(fallback)),
         Err(error @ LockError::Held(_)) => Err(StartError::FallbackHeld(error.to_string())),
+        Err(LockError::Io(path, source)) if source.raw_os_error().is_none() => {
+            Err(StartError::FallbackDir { path: path.into(), source })
+        }
         // Lookups are better than none.
         Err(error) => {
-            warn!(
-                "there will be no fallback file, so that while outgoingd is down nothing is held or suspended: {error}"
-            );
+            let why = format!("{error}; while outgoingd is down Exim goes by an older fallback file, or by none");
+            warn!("{why}");
+            stats.fallback_stale.store(true, Relaxed);
+            keeper.give_up(why);
             Ok(None)
         }
     }

@@ -48,16 +48,18 @@ impl Fallback {
     ///
     /// Another daemon writes it, or its directory cannot be used.
     pub fn new(path: &Path, mode: u32) -> Result<Fallback, LockError> {
-        if let Some(directory) = path.parent() {
-            safe::directory(directory, 0o750).map_err(|error| LockError::Io(directory.display().to_string(), error))?;
-        }
+        let io = |error| LockError::Io(path.display().to_string(), error);
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io(io::ErrorKind::InvalidInput.into()));
+        };
+        let path = safe::directory(directory, 0o750).map_err(io)?.join(name);
         let beside = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             PathBuf::from(name)
         };
         let lock = lock::take(&beside(".lock"))?;
-        Ok(Fallback { path: path.to_path_buf(), temporary: beside(".new"), mode, _lock: lock })
+        Ok(Fallback { temporary: beside(".new"), path, mode, _lock: lock })
     }
 
     /// Puts the present state in the place of the file, synced.
@@ -95,7 +97,8 @@ impl Fallback {
                 kept.push(".before");
                 let kept = PathBuf::from(kept);
                 // A copy: until the new file stands in its place, Exim goes by this one.
-                let copied = self.create().and_then(|mut copy| copy.write_all(text.as_bytes()));
+                let copied =
+                    self.create().and_then(|mut copy| copy.write_all(text.as_bytes()).and_then(|()| copy.sync_data()));
                 copied.and_then(|()| fs::rename(&self.temporary, &kept)).map_err(error)?;
                 Ok(Some(kept))
             }

@@ -93,6 +93,12 @@ impl Keeper {
         thread::Builder::new().name("keeper".to_owned()).spawn(keep)
     }
 
+    /// There will be no file, for this reason, of which whoever waits for it is told.
+    pub fn give_up(&self, why: String) {
+        self.wanted().kept = true;
+        self.0.written.send_replace(Written { changes: u64::MAX, failure: Some(why) });
+    }
+
     /// Has the file written again.
     pub fn changed(&self) {
         self.wanted().changes += 1;

@@ -113,7 +113,7 @@ impl Lookups {
                     self.meet(connection, &mut grace);
                 }
                 // That one peer has gone already, or a signal came; the next may be there.
-                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM) => {}
+                Err(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => {}
                 Err(error) => {
                     // Said once, however long it lasts.
                     if pause.is_none() {

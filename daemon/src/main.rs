@@ -83,7 +83,10 @@ fn exit_status(error: &StartError) -> u8 {
         | StartError::State { .. }
         | StartError::Socket(SocketError::NoGroup(_) | SocketError::Inherited(_) | SocketError::NoSocket(_)) => 78,
         StartError::Running(_) | StartError::FallbackHeld(_) | StartError::Socket(SocketError::InUse(_)) => 75,
-        StartError::StateDir { .. } | StartError::OpenState { .. } | StartError::Socket(SocketError::Io { .. }) => 73,
+        StartError::StateDir { .. }
+        | StartError::FallbackDir { .. }
+        | StartError::OpenState { .. }
+        | StartError::Socket(SocketError::Io { .. }) => 73,
         StartError::System(_) => 71,
     }
 }

@@ -101,9 +101,11 @@ impl Requests {
         if uid == 0 {
             return Ok((Peer { uid, pid, name: "root".to_owned(), groups: [gid].into() }, Right::Change));
         }
-        // Nobody closes it.
-        let _place = self.identifying.acquire().await;
+        let waiting = time::timeout(PATIENCE, self.identifying.clone().acquire_owned()).await;
+        let place = waiting.map_err(|_| no_answer())?;
         self.blocking(move |this| {
+            // Kept for as long as NSS takes, whether somebody still waits for it or not.
+            let _place = place;
             let failed = |error: Errno| Refusal {
                 cause: Cause::Storage,
                 message: format!("cannot ask the user database who uid {uid} is: {error}; try again"),
@@ -435,11 +437,7 @@ impl Requests {
         match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Err(unreadable(&error)),
-            Err(_) => {
-                let seconds = PATIENCE.as_secs();
-                let message = format!("the disk or the user database did not answer within {seconds} s; try again");
-                Err(Refusal { cause: Cause::Storage, message })
-            }
+            Err(_) => Err(no_answer()),
         }
     }
 
@@ -480,6 +478,12 @@ fn invalid(raw: &str, error: &crate::name::NameError) -> Refusal {
     // What was typed may be anything: escaped, and not all of it.
     let shown: String = raw.escape_debug().take(SHOWN).collect();
     Refusal { cause: Cause::Invalid, message: format!("\"{shown}\" {error}") }
+}
+
+fn no_answer() -> Refusal {
+    let seconds = PATIENCE.as_secs();
+    let message = format!("the disk or the user database did not answer within {seconds} s; try again");
+    Refusal { cause: Cause::Storage, message }
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Refusal {

@@ -10,24 +10,43 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Makes a directory with these permissions, if there is none; sees to it that it is safe.
+/// Makes a directory with these permissions, if there is none; sees to it that it is safe. Returns its path without any link in it,
+/// by which it is to be called from then on: a link may be made to point elsewhere.
 ///
 /// # Errors
 ///
-/// It cannot be made (its parent must exist), or somebody else could change what is in it.
-pub fn directory(path: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
+/// It cannot be made (its parent must exist), or somebody else could change what is in it: then it is no error of the system's
+/// ([`io::Error::raw_os_error`]).
+pub fn directory(path: &Path, mode: u32) -> io::Result<PathBuf> {
+    if !path.exists()
+        && let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+    {
+        let parent = parent.canonicalize()?;
+        examine(&parent, Place::Above)?;
+        let new = parent.join(name);
+        DirBuilder::new().mode(mode).create(&new)?;
         // The process's mask may have taken from it.
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode))?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        Err(error) => return Err(error),
+        fs::set_permissions(&new, Permissions::from_mode(mode))?;
     }
-    let (real, own) = (path.canonicalize()?, rustix::process::geteuid().as_raw());
-    for (level, directory) in real.ancestors().enumerate() {
-        let place = if level == 0 { Place::Itself } else { Place::Above };
+    let real = path.canonicalize()?;
+    examine(&real, Place::Itself)?;
+    Ok(real)
+}
+
+/// Looks at a directory and at all above it.
+fn examine(directory: &Path, place: Place) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    for (level, directory) in directory.ancestors().enumerate() {
+        let place = if level == 0 { place } else { Place::Above };
         let there = fs::metadata(directory)?;
+        if !there.is_dir() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                format!("{} is no directory", directory.display()),
+            ));
+        }
         if let Some(danger) = danger(place, there.uid(), there.mode(), own) {
             let message = format!("{} {danger}", directory.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));

@@ -105,18 +105,18 @@ fn inherited() -> Result<Option<UnixListener>, SocketError> {
 }
 
 fn make(config: &Config) -> Result<Socket, SocketError> {
-    let path = &config.socket;
-    let io = |source| SocketError::Io { path: path.clone(), source };
-    if let Some(directory) = path.parent() {
-        safe::directory(directory, 0o755).map_err(io)?;
-    }
+    let io = |source| SocketError::Io { path: config.socket.clone(), source };
+    let (Some(directory), Some(name)) = (config.socket.parent(), config.socket.file_name()) else {
+        return Err(io(io::ErrorKind::InvalidInput.into()));
+    };
+    let path = &safe::directory(directory, 0o755).map_err(io)?.join(name);
     let lock = lock::take(&lock_path(path)).map_err(|error| match error {
         LockError::Held(_) => SocketError::InUse(path.clone()),
         LockError::Io(_, source) => io(source),
     })?;
     clear_the_way(path)?;
     let listener = bind(path).map_err(|error| io(error.into()))?;
-    set_owner(config)?;
+    set_owner(config, path)?;
     fs::set_permissions(path, Permissions::from_mode(config.socket_mode.0)).map_err(io)?;
     let inode = fs::symlink_metadata(path).map_err(io)?.ino();
     Ok(Socket { listener, path: path.clone(), own: Some(OwnSocket { path: path.clone(), inode, _lock: lock }) })
@@ -150,15 +150,15 @@ fn bind(path: &Path) -> Result<UnixListener, Errno> {
     Ok(socket.into())
 }
 
-fn set_owner(config: &Config) -> Result<(), SocketError> {
+fn set_owner(config: &Config, path: &Path) -> Result<(), SocketError> {
     let name = &config.socket_group;
     if name.is_empty() {
         return Ok(());
     }
-    let io = |source| SocketError::Io { path: config.socket.clone(), source };
+    let io = |source| SocketError::Io { path: path.to_path_buf(), source };
     let group = nix::unistd::Group::from_name(name).map_err(|error| io(error.into()))?;
     let group = group.ok_or_else(|| SocketError::NoGroup(name.clone()))?;
-    std::os::unix::fs::lchown(&config.socket, None, Some(group.gid.as_raw())).map_err(io)
+    std::os::unix::fs::lchown(path, None, Some(group.gid.as_raw())).map_err(io)
 }
 
 fn lock_path(socket: &Path) -> PathBuf {

@@ -375,6 +375,7 @@ fn behind_an_error_of_the_disk_nothing_is_acknowledged_that_a_power_failure_take
                 break;
             }
         }
+        assert!(desk.disk.has_failed(), "nothing failed at write {point}");
     }
 }
 
@@ -463,4 +464,33 @@ async fn a_state_file_that_the_disk_has_spoilt_ends_the_writer() {
     assert!(working.is_held(1));
     assert!(matches!(working.hold(3).await, Err(WriteError::Stopping)));
     assert!(working.work.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_file_that_is_gone_ends_the_writer_and_is_not_made_anew() {
+    let working = Working::new();
+    working.hold(1).await.unwrap();
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        fs::remove_file(working.directory.path().join(name)).unwrap();
+    }
+    working.disk.plan(0, Fault::FailsOnce);
+    working.hold(2).await.unwrap_err();
+    assert!(working.is_held(1));
+    assert!(working.work.await.unwrap().unwrap_err().contains("gone"));
+    assert!(!working.directory.path().join(STATE_FILE).exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_count_as_refused_until_the_disk_has_taken_something() {
+    let working = Working::new();
+    working.hold(1).await.unwrap();
+    time::sleep(Duration::from_secs(5)).await;
+    working.disk.plan(0, Fault::Dies);
+    working.hold(2).await.unwrap_err();
+    time::sleep(Duration::from_secs(300)).await;
+    assert!(working.refuses());
+    working.disk.mend();
+    let before = working.disk.done();
+    time::sleep(Duration::from_secs(60)).await;
+    assert!(!working.refuses() && working.disk.done() > before);
 }

@@ -39,9 +39,6 @@ fn asked_by_exim(daemon: &Daemon, count: usize) -> Result<Duration> {
         waits.collect::<Result<Vec<_>>>()
     });
     let waits = asking.join().map_err(|_| anyhow!("Exim's user panicked"))??;
-    let mut waits = waits;
-    waits.sort();
-    eprintln!("p50 {:?} p90 {:?}", waits[waits.len() / 2], waits[waits.len() * 9 / 10]);
     waits.into_iter().max().context("nothing was asked")
 }
 

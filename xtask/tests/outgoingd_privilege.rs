@@ -69,7 +69,7 @@ fn a_directory_where_somebody_else_could_put_a_file_is_refused_in_words() -> Res
     daemon.must(&["hold", "alice"])?;
     daemon.stop()?;
     let home = daemon.home();
-    for directory in [home.join("state"), home.to_path_buf()] {
+    for directory in [home.join("state"), home.to_path_buf(), home.join("exim")] {
         let well = fs::metadata(&directory)?.permissions();
         fs::set_permissions(&directory, Permissions::from_mode(0o777))?;
         let refused = run(&daemon)?;
@@ -85,10 +85,7 @@ fn a_directory_where_somebody_else_could_put_a_file_is_refused_in_words() -> Res
         assert!(words.contains("belongs to uid"), "{words}");
         ensure!(Command::new("chown").arg("root").arg(&directory).status()?.success());
     }
-    // Without a fallback file there are lookups still.
-    fs::set_permissions(home.join("exim"), Permissions::from_mode(0o2777))?;
     daemon.start_again()?;
-    assert!(daemon.log().contains("no fallback file") && daemon.log().contains("chmod go-w"), "{}", daemon.log());
     assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
     Ok(())
 }
@@ -140,6 +137,51 @@ fn links_where_it_writes_are_refused_or_replaced_and_what_they_point_to_stays_as
         assert!(fs::read_to_string(daemon.fallback())?.contains("alice: hold"));
         assert!(is_no_link(&daemon.fallback())?);
     }
+    Ok(())
+}
+
+#[test]
+fn a_link_that_somebody_can_make_point_elsewhere_is_followed_once() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    daemon.stop()?;
+    let (home, real) = (daemon.home().to_path_buf(), daemon.home().join("exim"));
+    let (theirs, elsewhere) = (home.join("theirs"), home.join("elsewhere"));
+    fs::create_dir(&theirs)?;
+    ensure!(Command::new("chown").arg("games").arg(&theirs).status()?.success());
+    fs::create_dir(&elsewhere)?;
+    symlink(&real, theirs.join("link"))?;
+    let configuration = fs::read_to_string(daemon.configuration())?;
+    let through = configuration.replace(&real.display().to_string(), &theirs.join("link").display().to_string());
+    ensure!(through != configuration, "{configuration}");
+    fs::write(daemon.configuration(), through)?;
+    daemon.start_again()?;
+    fs::remove_file(theirs.join("link"))?;
+    symlink(&elsewhere, theirs.join("link"))?;
+    daemon.must(&["release", "alice"])?;
+    daemon.must(&["hold", "alice"])?;
+    assert_eq!(fs::read_dir(&elsewhere)?.count(), 0);
+    assert!(fs::read_to_string(real.join("fallback"))?.contains("alice: hold"));
+    Ok(())
+}
+
+#[test]
+fn a_directory_is_not_made_where_somebody_else_could_replace_it() -> Result<()> {
+    let mut daemon = Daemon::builder().start()?;
+    daemon.stop()?;
+    let open = daemon.home().join("open");
+    fs::create_dir(&open)?;
+    fs::set_permissions(&open, Permissions::from_mode(0o777))?;
+    let state = open.join("state");
+    let refused = Command::new(daemon.program("outgoingd"))
+        .arg("--config")
+        .arg(daemon.configuration())
+        .arg("--state-dir")
+        .arg(&state)
+        .env_remove("NOTIFY_SOCKET")
+        .output()?;
+    assert_eq!(refused.status.code(), Some(73), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(!state.exists());
     Ok(())
 }
 

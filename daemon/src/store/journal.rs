@@ -148,11 +148,6 @@ impl Journal {
         Ok(Journal { file, next: blocks.end.max(FIRST), last: last + groups.len() as u64 })
     }
 
-    /// Whether the database has durably all that is here.
-    pub(super) fn is_empty(&self) -> bool {
-        self.next == FIRST
-    }
-
     /// Writes a group and syncs it. False, and nothing is written, if the group is too large or the journal full.
     pub(super) fn append(&mut self, group: &[Write]) -> Result<bool, StoreError> {
         if self.next == BLOCKS {
@@ -276,7 +271,7 @@ mod tests {
         let overhead = record::encode_group(&entry(4000)).unwrap().len() - 4000;
         let most = BLOCK - HEADER - overhead;
         assert!(!journal.append(&entry(most + 1)).unwrap());
-        assert!(journal.is_empty());
+        assert_eq!(journal.next, FIRST);
         assert!(journal.append(&entry(most)).unwrap());
         assert_eq!(read(&path, 7, 0).unwrap().groups, [entry(most)]);
     }

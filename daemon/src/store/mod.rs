@@ -134,7 +134,7 @@ impl Store {
         Ok(Store { path, disk, audit_entries, files: RwLock::new(Some(files)) })
     }
 
-    /// Opens the files again after an error.
+    /// Opens the files again after an error. A state file that is gone is not made anew.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Store {
     pub fn recover(&self) -> Result<(), OpenError> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         *files = None;
-        *files = Some(open::open(&*self.disk, &self.path)?);
+        *files = Some(open::open_again(&*self.disk, &self.path)?);
         Ok(())
     }
 
@@ -187,7 +187,8 @@ impl Store {
         })
     }
 
-    /// Makes durable in the database what is so in the journal only.
+    /// Makes durable in the database what is so in the journal only. Writes in any case, which shows whether the disk takes
+    /// something.
     ///
     /// # Errors
     ///
@@ -195,10 +196,8 @@ impl Store {
     pub fn settle(&self) -> Result<(), StoreError> {
         self.with(|Files { database, writing }| {
             let Writing { journal, .. } = &mut *writing.lock().unwrap_or_else(PoisonError::into_inner);
-            if !journal.is_empty() {
-                commit_durably(database.begin_write()?)?;
-                journal.start_over();
-            }
+            commit_durably(database.begin_write()?)?;
+            journal.start_over();
             Ok(())
         })
     }

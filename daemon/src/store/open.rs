@@ -44,14 +44,19 @@ pub enum OpenError {
 
 /// Opens the state file at `path` and the journal beside it, or creates them if there are none.
 pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
+    if length(path)?.is_none() {
+        create_whole(path, |file| fill(disk, file, draw()))?;
+    }
+    open_again(disk, path)
+}
+
+/// Opens the state file at `path`, which must be there, and the journal beside it.
+pub(super) fn open_again(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
     let journal = path.with_file_name(JOURNAL_FILE);
-    let found = if length(path)?.is_some() {
-        rehearse(File::open(path)?)?
-    } else {
-        let identity = draw();
-        create_whole(path, |file| fill(disk, file, identity))?;
-        Found { format: FORMAT_NOW, identity, last: 0, clean: true }
-    };
+    if length(path)?.is_none() {
+        return Err(OpenError::Unusable("it is gone".to_owned()));
+    }
+    let found = rehearse(File::open(path)?)?;
     let pending = pending(disk, &journal, &found)?;
     let file = File::options().read(true).write(true).open(path)?;
     let database = disk.database(&builder(), file).map_err(StoreError::from)?;
