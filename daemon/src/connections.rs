@@ -1,7 +1,8 @@
 //! How many connections may wait for their peers at the same time, in all and for one user.
 //!
 //! uid 0 is bounded by its own number alone: whoever fills the daemon with connections does not lock the administrator
-//! out.
+//! out. And an eighth of the places is for users who have none: a few users who take all they can do not lock out the
+//! others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,8 @@ impl Connections {
     pub fn admit(&self, uid: u32) -> Option<Permit> {
         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = places.taken_by.get(&uid).copied().unwrap_or(0);
-        if own >= places.most_per_uid || (places.taken >= places.most && uid != 0) {
+        let most = if own == 0 { places.most } else { places.most - places.most / 8 };
+        if own >= places.most_per_uid || (places.taken >= most && uid != 0) {
             return None;
         }
         places.taken += 1;
@@ -60,6 +62,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::iter;
 
     #[test]
     fn a_user_has_a_bound_of_its_own_and_all_have_one_together() {
@@ -71,6 +74,20 @@ mod tests {
         assert!(connections.admit(1002).is_none());
         drop(first);
         assert!(connections.admit(1002).is_some());
+    }
+
+    #[test]
+    fn users_who_take_all_they_can_leave_an_eighth_for_those_who_have_none() {
+        let connections = Connections::new(16, 12);
+        let greedy: Vec<_> = [1000, 1001]
+            .into_iter()
+            .flat_map(|uid| iter::from_fn(|| connections.admit(uid)).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(greedy.len(), 14);
+        let _first = connections.admit(1002).unwrap();
+        assert!(connections.admit(1002).is_none());
+        let _second = connections.admit(1003).unwrap();
+        assert!(connections.admit(1004).is_none());
     }
 
     #[test]

@@ -41,7 +41,8 @@ fn main() -> ExitCode {
     let Arguments { config, socket, state_dir, check_config } = Arguments::parse();
     let outcome = match check_config {
         Some(file) => check(&file),
-        None => start(Overrides { config, socket, state_dir }),
+        // The file is watched by its whole path.
+        None => start(Overrides { config: config.map(whole), socket, state_dir }),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,6 +51,10 @@ fn main() -> ExitCode {
             ExitCode::from(exit_status(&error))
         }
     }
+}
+
+fn whole(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn start(overrides: Overrides) -> Result<(), StartError> {

@@ -112,14 +112,16 @@ fn a_user_who_has_taken_all_its_places_takes_nobody_elses() -> Result<()> {
     wait_until("all its places to be taken", patience, || Ok(ask_slowly(&daemon, neighbour()?)? == b"error"))?;
     let exim = User::named("Debian-exim", "Debian-exim")?;
     assert_eq!(ask_slowly(&daemon, exim)?, b"hold");
-    // Another neighbour, and all places but root's are taken; whoever asks in one go needs none.
-    let other = Hostile::start(User::named("news", "Debian-exim")?, Attack::Silence, 1, &daemon.socket())?;
-    wait_until("everybody's places to be taken", patience, || Ok(ask_slowly(&daemon, exim)? == b"error"))?;
+    // Another neighbour, and all places are taken but those for who has none; whoever asks in one go needs none.
+    let news = User::named("news", "Debian-exim")?;
+    let other = Hostile::start(news, Attack::Silence, 1, &daemon.socket())?;
+    wait_until("both to have all they get", patience, || Ok(ask_slowly(&daemon, news)? == b"error"))?;
+    assert_eq!(ask_slowly(&daemon, exim)?, b"hold");
     ask(&daemon.socket(), b"check id= alice\n", b"hold")?;
     daemon.must(&["status", "alice"])?;
     hostile.stop()?;
     other.stop()?;
-    wait_until("places for Exim", patience, || Ok(ask_slowly(&daemon, exim)? == b"hold"))
+    wait_until("places again", patience, || Ok(ask_slowly(&daemon, news)? == b"hold"))
 }
 
 #[test]

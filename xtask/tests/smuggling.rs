@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use outgoingd_client::protocol::text::MAX_REQUEST;
 use xtask::testbed::exim::Expansion;
 use xtask::testbed::smtp::Reply;
-use xtask::testbed::{Bed, Delivery, Exim, Letter, RETRY_NEVER};
+use xtask::testbed::{Bed, Delivery, Exim, EximBuilder, Letter, RETRY_NEVER};
 
 const FRIEND: &str = "friend@outside.test";
 
@@ -176,10 +176,14 @@ fn canary(exim: &Exim) -> Result<PathBuf> {
 /// A bed whose messages have outlived every retry rule but ours, with a daemon that logs what it is asked.
 fn bed() -> Result<Bed> {
     let mut bed = Bed::varied(|exim| exim.retry(RETRY_NEVER))?;
+    log_requests(&mut bed)?;
+    Ok(bed)
+}
+
+fn log_requests(bed: &mut Bed) -> Result<()> {
     let configuration = fs::read_to_string(bed.daemon.configuration())?;
     fs::write(bed.daemon.configuration(), format!("log-level = 'debug'\n{configuration}"))?;
-    bed.daemon.restart()?;
-    Ok(bed)
+    bed.daemon.restart()
 }
 
 /// What the daemon has been asked so far, escaped.
@@ -479,6 +483,25 @@ fn a_user_of_this_host_is_who_he_is_whatever_he_says() -> Result<()> {
     bed.exim.run_queue("-qff")?;
     assert_eq!(bed.exim.queue()?.len(), 2);
     assert!(asked(&bed).iter().all(|request| request.ends_with(r" nobody\n")), "{:#?}", asked(&bed));
+    Ok(())
+}
+
+#[test]
+fn a_user_of_this_host_stays_who_he_is_behind_starttls() -> Result<()> {
+    let mut bed = Bed::varied(EximBuilder::starttls)?;
+    log_requests(&mut bed)?;
+    bed.hold("*")?;
+    let rcpt = format!("RCPT TO:<{FRIEND}>");
+    let dialogue = ["EHLO client.test", "MAIL FROM:<x@local.test>", &rcpt, "DATA", "Subject: x", "", "x", "."];
+    let held = bed.exim.talk_by_tls("nobody", &["-bs"], &dialogue)?;
+    assert!(held.stdout.contains("250 OK id="), "{held:?}");
+    bed.exim.run_queue("-q")?;
+    assert_eq!(bed.exim.queue()?.len(), 1);
+    assert!(asked(&bed).iter().all(|request| request.ends_with(r" nobody\n")), "{:#?}", asked(&bed));
+    bed.suspend("*", "no more")?;
+    let refused = bed.exim.talk_by_tls("nobody", &["-bs"], &dialogue[..3])?;
+    assert!(refused.stdout.contains("550-5.7.1") || refused.stdout.contains("550 5.7.1"), "{refused:?}");
+    assert!(bed.outside.recipients().is_empty());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::story::Story;
 use crate::interrupt::Interrupt;
@@ -88,7 +88,7 @@ impl Scene {
     }
 
     fn killed(&mut self) -> Result<()> {
-        let pid = self.bed.daemon.pid().context("outgoingd does not run")?;
+        let pid = self.bed.daemon.id()?;
         self.story.command(&format!("kill -9 {pid}"))?;
         self.bed.daemon.kill9()?;
         let check = self.try_control(&["check", "alice"])?;

@@ -215,12 +215,6 @@ impl Daemon {
         self.programs.join(name)
     }
 
-    /// Its process, while it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
-    }
-
     /// Starts it, with the files it had before, and waits until it is ready.
     pub fn start_again(&mut self) -> Result<()> {
         self.heard.clear();

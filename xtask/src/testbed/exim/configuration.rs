@@ -61,6 +61,7 @@ pub struct EximBuilder {
     policy: Option<Policy>,
     outside: Option<SocketAddr>,
     reuse_connections: bool,
+    starttls: bool,
     macros: String,
     main: String,
     routers: String,
@@ -88,6 +89,13 @@ impl EximBuilder {
     #[must_use]
     pub fn reuse_connections(mut self) -> Self {
         self.reuse_connections = true;
+        self
+    }
+
+    /// Offers STARTTLS, with a certificate that Exim makes itself.
+    #[must_use]
+    pub fn starttls(mut self) -> Self {
+        self.starttls = true;
         self
     }
 
@@ -154,6 +162,7 @@ impl EximBuilder {
 
     fn main_section(&self, home: &Path) -> String {
         let home = home.display();
+        let tls_hosts = if self.starttls { "*" } else { "" };
         let text = format!(
             "primary_hostname = bed.test\n\
              qualify_domain = {LOCAL_DOMAIN}\n\
@@ -164,7 +173,7 @@ impl EximBuilder {
              acl_smtp_rcpt = acl_check_rcpt\n\
              acl_not_smtp = acl_check_not_smtp\n\
              keep_environment =\n\
-             tls_advertise_hosts =\n\
+             tls_advertise_hosts = {tls_hosts}\n\
              untrusted_set_sender = *\n\
              local_from_check = false\n\
              queue_only\n"

@@ -149,6 +149,12 @@ impl Exim {
         self.run(&["runuser", "-u", user, "--"], arguments, input)
     }
 
+    /// The same dialogue behind STARTTLS; returns what Exim said. Python speaks TLS.
+    pub fn talk_by_tls(&self, user: &str, arguments: &[&str], lines: &[&str]) -> Result<Finished> {
+        let wrapper = ["runuser", "-u", user, "--", "python3", "-c", include_str!("starttls.py")];
+        self.run(&wrapper, arguments, &lines.join("\n"))
+    }
+
     fn succeed(&self, arguments: &[&str]) -> Result<()> {
         let finished = self.exim(arguments)?;
         ensure!(finished.status.success(), "exim {arguments:?}: {finished:?}");
