@@ -40,14 +40,18 @@ fn look_up(request: &Request<'_>, table: &Table, now: Timestamp) -> Result<Answe
 }
 
 /// Whom Exim means. Directories take a login with control characters for the one without (RFC 4518, 2.2 "Map"), so such a
-/// login must be no way round a flag; but Exim's spelling of it may also be the name itself. The stricter reading counts.
+/// login must be no way round a flag; but Exim's spelling of it may also be the name itself. The strictest reading counts.
 fn read<'a>(raw: &'a str, table: &Table, now: Timestamp) -> Result<Identity<'a>, NameError> {
-    let written = Identity::new(raw);
-    let Some(bare) = name::without_controls(raw) else { return written };
-    let Ok(bare) = Identity::new(&bare).map(Identity::into_owned) else { return written };
     let verdict = |identity: &Identity<'_>| table.verdict(identity, None, now);
-    let stricter = verdict(&bare) > written.as_ref().map_or(Verdict::Ok, verdict);
-    if stricter { Ok(bare) } else { written }
+    let mut strictest = Identity::new(raw);
+    for reading in name::without_controls(raw) {
+        if let Ok(reading) = Identity::new(&reading)
+            && verdict(&reading) > strictest.as_ref().map_or(Verdict::Ok, verdict)
+        {
+            strictest = Ok(reading.into_owned());
+        }
+    }
+    strictest
 }
 
 impl Answer {
@@ -137,7 +141,10 @@ mod tests {
         table.put(&Subject::new(r"dom\nick").unwrap(), Kind::Suspend, Some(&flag));
         table.put(&Subject::new("*").unwrap(), Kind::Hold, Some(&flag));
         let verdict = |request: &[u8]| answer(request, &table, Timestamp(1));
-        assert_eq!(verdict(br"check id= DOM\nick"), Answer::Verdict(Verdict::Suspend));
+        for spelling in [br"DOM\nick".as_slice(), br"DOM\nick\n", br"DOM\ni\001ck", b"DOM\\nic\tk", br"\rdom\nick\n"] {
+            let request = [b"check id= ", spelling].concat();
+            assert_eq!(verdict(&request), Answer::Verdict(Verdict::Suspend), "{}", spelling.escape_ascii());
+        }
         assert_eq!(verdict(br"check id= ro\001ot"), Answer::Verdict(Verdict::Hold), "whoever this is, root it is not");
         assert_eq!(verdict(br"check id= root"), Answer::Verdict(Verdict::Ok));
     }

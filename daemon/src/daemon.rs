@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -44,6 +44,9 @@ const STATUS_PERIOD: Duration = Duration::from_secs(10);
 
 /// How long a stop waits for visits under way. The service's `TimeoutStopSec=` is longer.
 const LAST_VISITS: Duration = Duration::from_secs(12);
+
+/// How long a stop waits for the lookups under way, of which each is over in microseconds.
+const LAST_LOOKUPS: Duration = Duration::from_secs(2);
 
 /// Descriptors that are not waiting connections: state file and journal, event queues, logging, what NSS opens, lookups under
 /// way.
@@ -204,7 +207,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         service::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
-        stop_lookups(lookup_threads, &socket);
+        stop_lookups(&lookup_threads, &socket);
         // A socket of our own goes with us, and so whoever waits in its queue is answered. systemd's stays, with its queue,
         // for the next daemon.
         if let Some(own) = own {
@@ -258,14 +261,18 @@ fn start_writer(writer: Writer) -> io::Result<(thread::JoinHandle<()>, oneshot::
 }
 
 /// Ends the lookup threads, each behind one more connection: that of somebody else, or one of ours.
-fn stop_lookups(threads: Vec<thread::JoinHandle<()>>, socket: &Path) {
+fn stop_lookups(threads: &[thread::JoinHandle<()>], socket: &Path) {
     let woken: rustix::io::Result<()> = threads.iter().try_for_each(|_| lookup::wake(socket));
-    match woken {
-        Ok(()) => threads.into_iter().for_each(join),
-        Err(error) => {
-            let socket = socket.display();
-            warn!("cannot wake the lookup threads through {socket}: {error}; they end with the process");
+    if let Err(error) = woken {
+        warn!("cannot wake the lookup threads through {}: {error}", socket.display());
+    }
+    let begun = Instant::now();
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        if begun.elapsed() > LAST_LOOKUPS {
+            warn!("some lookup threads do not end; they end with the process");
+            return;
         }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

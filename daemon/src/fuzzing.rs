@@ -229,15 +229,14 @@ pub fn name(bytes: &[u8]) {
 /// The answer, from what is known of [`TABLE`].
 fn expected(request: text::Request<'_>) -> Answer {
     let (text::Request::Check { identity: raw, .. } | text::Request::Notice { identity: raw }) = request;
-    let written = Identity::new(raw);
-    // The stricter of two readings.
-    let bare = name::without_controls(raw).and_then(|bare| Some(Identity::new(&bare).ok()?.into_owned()));
-    let identity = match (written, bare) {
-        (Ok(written), Some(bare)) if verdict_of(&bare) > verdict_of(&written) => bare,
-        (Err(_), Some(bare)) if verdict_of(&bare) > Verdict::Ok => bare,
-        (Ok(written), _) => written,
-        (Err(_), _) => return Answer::Error,
-    };
+    // The first of the strictest readings; if nobody is stopped by any, the name must be one as it is written.
+    let read = |raw: &str| Identity::new(raw).ok().map(Identity::into_owned);
+    let others = name::without_controls(raw).into_iter().filter_map(|reading| read(&reading));
+    let stricter = others.filter(|reading| verdict_of(reading) > Verdict::Ok);
+    let readings: Vec<_> = read(raw).into_iter().chain(stricter).collect();
+    let Some(most) = readings.iter().map(verdict_of).max() else { return Answer::Error };
+    let identity =
+        readings.into_iter().find(|reading| verdict_of(reading) == most).expect("the maximum is one of them");
     let verdict = verdict_of(&identity);
     match request {
         text::Request::Check { message_id: Some(id), .. } if MessageId::new(id).is_err() => Answer::Error,

@@ -146,13 +146,13 @@ impl Lookups {
             uid = getsockopt(&connection, PeerCredentials).ok().map(|peer| peer.uid());
         }
         if let (Look::Partial, Some(uid)) = (look, uid)
-            && grace.is_given(uid)
+            && grace.is_given(uid, accepted)
         {
             // Whatever comes of it, the next read tells.
             let _ = poll(&mut [PollFd::new(&connection, PollFlags::IN)], Some(&GRACE));
             (look, length) = read(&connection, &mut buffer, length);
             if length == 0 || look == Look::Partial {
-                grace.was_in_vain(uid);
+                grace.was_in_vain(uid, accepted);
             }
         }
         let received = &buffer[..length];
@@ -218,13 +218,13 @@ fn accept(listener: &UnixListener) -> rustix::io::Result<OwnedFd> {
 struct Grace(Vec<(u32, Instant)>);
 
 impl Grace {
-    fn is_given(&mut self, uid: u32) -> bool {
-        self.0.retain(|(_, when)| when.elapsed() < DISAPPOINTED);
+    fn is_given(&mut self, uid: u32, now: Instant) -> bool {
+        self.0.retain(|(_, when)| now.saturating_duration_since(*when) < DISAPPOINTED);
         self.0.len() < DISAPPOINTING && self.0.iter().all(|(other, _)| *other != uid)
     }
 
-    fn was_in_vain(&mut self, uid: u32) {
-        self.0.push((uid, Instant::now()));
+    fn was_in_vain(&mut self, uid: u32, now: Instant) {
+        self.0.push((uid, now));
     }
 }
 
@@ -257,5 +257,31 @@ pub(crate) fn judge(received: &[u8], ended: bool) -> Look {
         None if received.len() >= BUFFER => Look::Complete,
         None if ended => Look::Complete,
         None => Look::Partial,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_was_waited_for_in_vain_is_not_waited_for_again_for_a_while_and_others_are() {
+        let (mut grace, start) = (Grace::default(), Instant::now());
+        assert!(grace.is_given(1000, start));
+        grace.was_in_vain(1000, start);
+        assert!(!grace.is_given(1000, start + DISAPPOINTED / 2));
+        assert!(grace.is_given(1001, start + DISAPPOINTED / 2));
+        assert!(grace.is_given(1000, start + DISAPPOINTED));
+    }
+
+    #[test]
+    fn nobody_is_waited_for_while_many_let_it_wait_in_vain() {
+        let (mut grace, start) = (Grace::default(), Instant::now());
+        for uid in (1000..).take(DISAPPOINTING) {
+            assert!(grace.is_given(uid, start));
+            grace.was_in_vain(uid, start);
+        }
+        assert!(!grace.is_given(0, start));
+        assert!(grace.is_given(0, start + DISAPPOINTED));
     }
 }

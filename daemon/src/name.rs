@@ -286,32 +286,54 @@ fn unescape(identity: &str) -> Cow<'_, str> {
     String::from_utf8(bytes).map_or(Cow::Borrowed(identity), Cow::Owned)
 }
 
-/// An identity without its control characters; none if it has none.
+/// Most backslashes of which [`without_controls`] asks whether they were typed.
+const TYPED: usize = 8;
+
+/// The other ways to read an identity that may have control characters in it: without any, and with one of what looks like one
+/// kept as it stands.
 ///
 /// Exim has a tab in `$authenticated_id` as it is, the others below U+0080 as `\` and a letter or three octal digits, and
 /// those above as the octal digits of their two bytes (see [`unescape`]). But a backslash that was typed stays as it is: what
-/// looks like a newline may be the middle of `DOMAIN\nick`. So this is a second way to read a name, never the only one.
+/// looks like a newline may be the middle of `DOMAIN\nick`, and a real one may stand behind that.
 #[must_use]
-pub fn without_controls(identity: &str) -> Option<String> {
+pub fn without_controls(identity: &str) -> Vec<String> {
     if !identity.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control()) {
-        return None;
+        return Vec::new();
     }
-    let mut kept = Vec::with_capacity(identity.len());
+    let (bare, sequences) = strip(identity, None);
+    if bare.len() == identity.len() {
+        return Vec::new();
+    }
+    let kept = (0..sequences.min(TYPED)).map(|kept| strip(identity, Some(kept)).0);
+    [bare].into_iter().chain(kept).collect()
+}
+
+/// Takes out what may be control characters, but for one that begins with a backslash; says how many of those there are.
+fn strip(identity: &str, kept: Option<usize>) -> (String, usize) {
+    let (mut left, mut sequences) = (Vec::with_capacity(identity.len()), 0);
     let mut rest = identity.as_bytes();
     while let [first, behind @ ..] = rest {
-        rest = match rest {
-            [b'\\', b'b' | b'f' | b'n' | b'r' | b'v', behind @ ..]
-            | [b'\\', b'0' | b'1', b'0'..=b'7', b'0'..=b'7', behind @ ..]
-            | [b'\\', b'3', b'0', b'2', b'\\', b'2', b'0'..=b'3', b'0'..=b'7', behind @ ..] => behind,
-            _ if first.is_ascii_control() => behind,
-            _ => {
-                kept.push(*first);
-                behind
-            }
+        let sequence = match rest {
+            [b'\\', b'b' | b'f' | b'n' | b'r' | b'v', ..] => 2,
+            [b'\\', b'0' | b'1', b'0'..=b'7', b'0'..=b'7', ..] => 4,
+            [b'\\', b'3', b'0', b'2', b'\\', b'2', b'0'..=b'3', b'0'..=b'7', ..] => 8,
+            _ => 0,
         };
+        if sequence > 0 {
+            if kept == Some(sequences) {
+                left.extend_from_slice(&rest[..sequence]);
+            }
+            sequences += 1;
+            rest = &rest[sequence..];
+        } else {
+            if !first.is_ascii_control() {
+                left.push(*first);
+            }
+            rest = behind;
+        }
     }
     // What was taken out is ASCII, so UTF-8 is left.
-    (kept.len() < identity.len()).then(|| String::from_utf8_lossy(&kept).into_owned())
+    (String::from_utf8_lossy(&left).into_owned(), sequences)
 }
 
 /// `name` as Exim has it in `$authenticated_id`, the inverse of what the normal form undoes: bytes outside ASCII as octal
@@ -442,7 +464,7 @@ mod tests {
 
     #[test]
     fn control_characters_as_exim_writes_them_can_be_taken_out() {
-        let bare = |raw| without_controls(raw);
+        let bare = |raw| without_controls(raw).into_iter().next();
         assert_eq!(bare(r"\nal\001ice\r\177\302\200").unwrap(), "alice");
         assert_eq!(bare(r"b\303\274cher\f").unwrap(), r"b\303\274cher");
         assert_eq!(bare("büch\ter\\b").unwrap(), "bücher");

@@ -6,6 +6,8 @@
 use crate::config::Config;
 use crate::lock::{self, Lock, LockError};
 use crate::safe;
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt::SetBool};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -15,6 +17,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use tracing::{info, warn};
 
 /// Connections that may wait to be accepted; the kernel's `net.core.somaxconn` is the bound above it. Who comes then waits in
 /// connect. Few, since they are served in their order: a peer that connects in a loop delays everybody by a whole queue.
@@ -70,6 +73,35 @@ pub enum SocketError {
 ///
 /// [`SocketError`].
 pub fn obtain(config: &Config) -> Result<Socket, SocketError> {
+    let socket = inherited_or_made(config)?;
+    refuse_descriptors(&socket.listener);
+    Ok(socket)
+}
+
+/// Has the kernel refuse descriptors that a peer sends along (`SO_PASSRIGHTS`, Linux 6.16), on this socket and on all that are
+/// accepted from it. Nobody here would take them; but dropping the last reference to a TCP socket with `SO_LINGER` set keeps whoever
+/// drops it waiting for as long as the peer likes.
+fn refuse_descriptors(listener: &UnixListener) {
+    match setsockopt(listener, PassRights, &false) {
+        // An older kernel: who may connect can keep lookups waiting. The socket's permissions are all that there is against it.
+        Err(nix::errno::Errno::ENOPROTOOPT) => {
+            info!("this kernel lets peers send descriptors along: let nobody but Exim and administrators connect");
+        }
+        Err(error) => warn!("cannot have the kernel refuse descriptors: {error}"),
+        Ok(()) => {}
+    }
+}
+
+/// socket(7) does not have it yet; the number is in `asm-generic/socket.h`, which all of Rust's Linux targets but MIPS, PA-RISC and
+/// SPARC go by.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+#[derive(Clone, Copy, Debug)]
+struct PassRights;
+
+nix::setsockopt_impl!(PassRights, libc::SOL_SOCKET, SO_PASSRIGHTS, bool, SetBool);
+
+fn inherited_or_made(config: &Config) -> Result<Socket, SocketError> {
     match inherited()? {
         Some(listener) => {
             let address = listener.local_addr().ok();

@@ -3,7 +3,7 @@
 //!
 //! These are the real daemon's bad states: it stands still, nobody can connect to it any more, its socket is gone, it is
 //! killed and started again under traffic. Answers that are none are in `snippets_fallback`, and a daemon that does not
-//! run is in `without_daemon`. The bound on a wait is one time-out and what a slow machine may need beside it.
+//! run is in `without_daemon`. The bound on a wait is less than two time-outs.
 //!
 //! Limit: that a delivery with many recipients waits once is in `snippets_fallback`, with a stand-in for the daemon.
 
@@ -20,11 +20,8 @@ use xtask::testbed::{Bed, Behaviour, Delivery, Exim, Impostor, Letter, wait_unti
 /// How long Exim waits for one answer: `OUTGOINGD_TIMEOUT`, which the bed leaves as it is.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a slow machine may need beside that.
-const SLACK: Duration = Duration::from_secs(6);
-
-/// The promise: one time-out for a message that comes in, and one for an attempt to deliver it.
-const ONE_TIMEOUT: Duration = TIMEOUT.saturating_add(SLACK);
+/// The promise: one time-out, and not a second one, for a message that comes in, and for an attempt to deliver it.
+const TWO_TIMEOUTS: Duration = TIMEOUT.saturating_mul(2);
 
 /// How long the daemon may need until it answers again.
 const RECOVERY: Duration = Duration::from_secs(20);
@@ -46,12 +43,12 @@ fn letter() -> Letter {
     Letter::new("sender@local.test", &[FRIEND])
 }
 
-/// Does something that must not take longer than one time-out.
+/// Does something that may cost one time-out.
 fn in_time<T>(what: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     let outcome = action()?;
     let took = started.elapsed();
-    assert!(took < ONE_TIMEOUT, "{what} took {took:?}");
+    assert!(took < TWO_TIMEOUTS, "{what} took {took:?}");
     Ok(outcome)
 }
 
@@ -124,7 +121,8 @@ fn a_daemon_to_which_nobody_can_connect_any_more_costs_one_time_out_and_decides_
     let bed = bed()?;
     bed.daemon.stand_still()?;
     let silent = bed.daemon.fill_the_queue()?;
-    assert!(!silent.is_empty());
+    // One more than listen(2) was told.
+    assert_eq!(silent.len(), 129, "a long queue is a long wait for whoever is behind those who fill it");
     the_last_known_state_is_in_force(&bed)?;
     bed.daemon.signal(Signal::CONT)?;
     drop(silent);

@@ -1,9 +1,12 @@
 //! Users of the same host who may connect and wish the daemon ill: what they cost it is bounded, and Exim is answered.
 
 use anyhow::{Context, Result, anyhow, ensure};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -173,4 +176,24 @@ fn processor_time(daemon: &Daemon) -> Result<u64> {
     let fields = stat.rsplit(") ").next().context("no fields")?;
     let field = |number: usize| fields.split(' ').nth(number).and_then(|ticks| ticks.parse::<u64>().ok());
     field(11).zip(field(12)).map(|(user, system)| user + system).context("no times in stat")
+}
+
+#[test]
+fn descriptors_that_a_peer_sends_along_are_refused_by_the_kernel_where_it_can_and_kept_by_nobody() -> Result<()> {
+    let daemon = daemon()?;
+    let before = daemon.descriptors()?;
+    let peer = UnixStream::connect(daemon.socket())?;
+    let precious = fs::File::open("/dev/null")?;
+    let (fds, mut space) = ([precious.as_fd()], [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut along = SendAncillaryBuffer::new(&mut space);
+    ensure!(along.push(SendAncillaryMessage::ScmRights(&fds)), "no room for a descriptor");
+    let sent = rustix::net::sendmsg(&peer, &[IoSlice::new(b"check alice\n")], &mut along, SendFlags::NOSIGNAL);
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    match sent {
+        Err(error) => assert_eq!(error, rustix::io::Errno::PERM),
+        Ok(_) => assert!((numbers.next(), numbers.next()) < (Some(6), Some(16)), "Linux {release}"),
+    }
+    wait_until("nothing to be left", Duration::from_secs(10), || Ok(daemon.descriptors()? <= before + 1))?;
+    ask(&daemon.socket(), b"check id= alice\n", b"hold").map(drop)
 }

@@ -356,6 +356,13 @@ fn a_backslash_that_was_typed_is_not_taken_for_a_control_character() -> Result<(
 }
 
 #[test]
+fn a_control_character_beside_a_typed_backslash_is_no_way_out_while_the_daemon_answers() -> Result<()> {
+    let bed = bed()?;
+    bed.hold(r"dom\nick@shop.test")?;
+    all_are_held(&bed, &[b"DOM\\nick@shop.test\n".to_vec(), b"DOM\\ni\x01ck@shop.test".to_vec()])
+}
+
+#[test]
 fn a_pass_that_is_named_in_a_login_passes_nothing() -> Result<()> {
     let bed = bed()?;
     bed.hold("*")?;
