@@ -3,7 +3,8 @@
 //!
 //! For tests of the ways in which the snippets are put into a configuration. Nothing listens and nothing runs in the background.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,15 +34,18 @@ impl Host {
         let home = public_directory()?;
         let path = home.path();
         copy(Path::new("/etc/exim4"), &path.join("etc"))?;
-        for name in ["lib", "spool", "log"] {
+        for name in ["lib", "spool", "log", "mail"] {
             fs::create_dir(path.join(name))?;
         }
+        // Deliveries run as whoever the mail is for.
+        fs::set_permissions(path.join("mail"), Permissions::from_mode(0o1777))?;
         give_to_exim(path, &["spool", "log"])?;
         let namespace = Namespace::showing(vec![
             (path.join("etc"), "/etc/exim4"),
             (path.join("lib"), "/var/lib/exim4"),
             (path.join("spool"), "/var/spool/exim4"),
             (path.join("log"), "/var/log/exim4"),
+            (path.join("mail"), "/var/mail"),
         ]);
         let host = Self { namespace, home };
         host.lay_snippets()?;
