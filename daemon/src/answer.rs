@@ -141,7 +141,14 @@ mod tests {
         table.put(&Subject::new(r"dom\nick").unwrap(), Kind::Suspend, Some(&flag));
         table.put(&Subject::new("*").unwrap(), Kind::Hold, Some(&flag));
         let verdict = |request: &[u8]| answer(request, &table, Timestamp(1));
-        for spelling in [br"DOM\nick".as_slice(), br"DOM\nick\n", br"DOM\ni\001ck", b"DOM\\nic\tk", br"\rdom\nick\n"] {
+        for spelling in [
+            br"DOM\nick".as_slice(),
+            br"DOM\nick\n",
+            br"DOM\ni\001ck",
+            b"DOM\\nic\tk",
+            br"\rdom\nick\n",
+            br"\n\n\n\n\n\n\n\n\n\n\ndom\nick",
+        ] {
             let request = [b"check id= ", spelling].concat();
             assert_eq!(verdict(&request), Answer::Verdict(Verdict::Suspend), "{}", spelling.escape_ascii());
         }

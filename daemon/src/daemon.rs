@@ -135,7 +135,6 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     }
     warn_of_unknown_names(config);
     let (state_dir, _state_lock) = lock_state(&config.state_dir)?;
-    let state_is_new = !state_dir.join(STATE_FILE).exists();
     let store = Arc::new(open_store(config, &state_dir)?);
     // The socket first: until it is ours, another daemon may live here, whose fallback file is not ours to write.
     let Socket { listener, path: socket, own } = socket::obtain(config)?;
@@ -143,8 +142,8 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     listener.set_nonblocking(false)?;
     let keeper = Keeper::default();
     let fallback = fallback_of(config, &keeper, &stats)?;
-    if let Some(fallback) = fallback.as_ref().filter(|_| state_is_new) {
-        keep_what_was_known(fallback);
+    if let Some(fallback) = &fallback {
+        keep_what_was_known(&store, fallback).map_err(|error| unusable(&store, &error))?;
     }
     let (writer_handle, writer) =
         Writer::new(store.clone(), table.clone(), stats.clone(), keeper.clone(), clock.clone())
@@ -207,16 +206,19 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         service::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
-        stop_lookups(&lookup_threads, &socket);
+        let visits_end = time::Instant::now() + LAST_VISITS;
+        let lookups_ended = stop_lookups(&lookup_threads, &socket);
         // A socket of our own goes with us, and so whoever waits in its queue is answered. systemd's stays, with its queue,
         // for the next daemon.
         if let Some(own) = own {
             drop(own);
-            lookups.drain(&listener);
+            if lookups_ended {
+                lookups.drain(&listener);
+            }
         }
         // The last who could send visitors; the visits end with their channel.
         drop((lookups, listener));
-        if time::timeout(LAST_VISITS, visits).await.is_err() {
+        if time::timeout_at(visits_end, visits).await.is_err() {
             warn!("some visits did not end within {} s", LAST_VISITS.as_secs());
         }
         outcome
@@ -260,20 +262,23 @@ fn start_writer(writer: Writer) -> io::Result<(thread::JoinHandle<()>, oneshot::
     Ok((thread, damage))
 }
 
-/// Ends the lookup threads, each behind one more connection: that of somebody else, or one of ours.
-fn stop_lookups(threads: &[thread::JoinHandle<()>], socket: &Path) {
+/// Ends the lookup threads, each behind one more connection: that of somebody else, or one of ours. Whether they have ended;
+/// otherwise they do with the process.
+fn stop_lookups(threads: &[thread::JoinHandle<()>], socket: &Path) -> bool {
     let woken: rustix::io::Result<()> = threads.iter().try_for_each(|_| lookup::wake(socket));
     if let Err(error) = woken {
-        warn!("cannot wake the lookup threads through {}: {error}", socket.display());
+        warn!("cannot wake the lookup threads through {}: {error}; they end with the process", socket.display());
+        return false;
     }
     let begun = Instant::now();
     while threads.iter().any(|thread| !thread.is_finished()) {
         if begun.elapsed() > LAST_LOOKUPS {
             warn!("some lookup threads do not end; they end with the process");
-            return;
+            return false;
         }
         thread::sleep(Duration::from_millis(1));
     }
+    true
 }
 
 /// Waits for signals and changed files, and keeps the status line, until a signal says stop.
@@ -373,8 +378,21 @@ fn fallback_of(config: &Config, keeper: &Keeper, stats: &Stats) -> Result<Option
     }
 }
 
+/// Whether nothing has ever been done. By what is in it: the file may be there since a start that failed.
+fn is_new(store: &Store) -> Result<bool, StoreError> {
+    let mut deeds = false;
+    store.log_before(None, |_, _| {
+        deeds = true;
+        false
+    })?;
+    Ok(!deeds && store.count_flags()? == 0)
+}
+
 /// A new state knows nobody. If the fallback file does, the state was lost or moved away, and that file is all that is left.
-fn keep_what_was_known(fallback: &Fallback) {
+fn keep_what_was_known(store: &Store, fallback: &Fallback) -> Result<(), StoreError> {
+    if !is_new(store)? {
+        return Ok(());
+    }
     match fallback.set_aside() {
         Ok(Some(kept)) => {
             let kept = kept.display();
@@ -385,6 +403,7 @@ fn keep_what_was_known(fallback: &Fallback) {
         Ok(None) => {}
         Err(error) => warn!("{error}"),
     }
+    Ok(())
 }
 
 fn warn_of_unknown_names(config: &Config) {

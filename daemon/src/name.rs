@@ -287,7 +287,7 @@ fn unescape(identity: &str) -> Cow<'_, str> {
 }
 
 /// Most backslashes of which [`without_controls`] asks whether they were typed.
-const TYPED: usize = 8;
+const TYPED: usize = 64;
 
 /// The other ways to read an identity that may have control characters in it: without any, and with one of what looks like one
 /// kept as it stands.

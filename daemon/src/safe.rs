@@ -26,9 +26,13 @@ pub fn directory(path: &Path, mode: u32) -> io::Result<PathBuf> {
         let parent = parent.canonicalize()?;
         examine(&parent, Place::Above)?;
         let new = parent.join(name);
-        DirBuilder::new().mode(mode).create(&new)?;
-        // The process's mask may have taken from it.
-        fs::set_permissions(&new, Permissions::from_mode(mode))?;
+        match DirBuilder::new().mode(mode).create(&new) {
+            // The process's mask may have taken from it.
+            Ok(()) => fs::set_permissions(&new, Permissions::from_mode(mode))?,
+            // Somebody who may has been quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
     }
     let real = path.canonicalize()?;
     examine(&real, Place::Itself)?;

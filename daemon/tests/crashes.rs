@@ -467,17 +467,24 @@ async fn a_state_file_that_the_disk_has_spoilt_ends_the_writer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_file_that_is_gone_ends_the_writer_and_is_not_made_anew() {
+async fn a_state_file_that_is_gone_is_not_made_anew_and_what_is_in_memory_counts_until_it_is_back() {
     let working = Working::new();
     working.hold(1).await.unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
     for name in [STATE_FILE, JOURNAL_FILE] {
-        fs::remove_file(working.directory.path().join(name)).unwrap();
+        fs::rename(working.directory.path().join(name), elsewhere.path().join(name)).unwrap();
     }
     working.disk.plan(0, Fault::FailsOnce);
     working.hold(2).await.unwrap_err();
-    assert!(working.is_held(1));
-    assert!(working.work.await.unwrap().unwrap_err().contains("gone"));
+    assert!(working.hold(3).await.unwrap_err().to_string().contains("gone"));
+    time::sleep(Duration::from_secs(100)).await;
+    assert!(working.refuses() && working.is_held(1) && !working.work.is_finished());
     assert!(!working.directory.path().join(STATE_FILE).exists());
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        fs::rename(elsewhere.path().join(name), working.directory.path().join(name)).unwrap();
+    }
+    working.hold(3).await.unwrap();
+    assert!(working.is_held(1) && working.is_held(3) && !working.is_held(2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -121,7 +121,7 @@ fn a_daemon_to_which_nobody_can_connect_any_more_costs_one_time_out_and_decides_
     let bed = bed()?;
     bed.daemon.stand_still()?;
     let silent = bed.daemon.fill_the_queue()?;
-    // One more than listen(2) was told.
+    // One more than listen(2) was told, where net.core.somaxconn is not less.
     assert_eq!(silent.len(), 129, "a long queue is a long wait for whoever is behind those who fill it");
     the_last_known_state_is_in_force(&bed)?;
     bed.daemon.signal(Signal::CONT)?;

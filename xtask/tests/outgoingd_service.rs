@@ -275,7 +275,7 @@ fn the_watchdog_is_kept_quiet_while_a_neighbour_connects_as_fast_as_it_can() -> 
     })?;
     // The daemon is gone by now, so that connecting fails.
     let connections = storm.map_or(0, |storm| storm.connections());
-    assert!(connections > 10_000, "{connections} connections are no storm");
+    assert!(connections > 1_000, "{connections} connections are no storm");
     Ok(())
 }
 

@@ -125,6 +125,12 @@ fn a_state_that_was_lost_leaves_what_the_fallback_file_knew_to_be_imported() -> 
     daemon.must(&["hold", "alice", "bob@shop.test"])?;
     daemon.stop()?;
     fs::remove_file(state_file(&daemon))?;
+    // A start that fails behind the making of a new state file.
+    let (exim, well) = (daemon.home().join("exim"), fs::metadata(daemon.home().join("exim"))?.permissions());
+    fs::set_permissions(&exim, fs::Permissions::from_mode(0o777))?;
+    assert_eq!(run(&daemon, &[])?.status.code(), Some(73));
+    assert!(state_file(&daemon).exists());
+    fs::set_permissions(&exim, well)?;
     daemon.start_again()?;
     let kept = daemon.home().join("exim/fallback.before").display().to_string();
     assert!(daemon.log().contains(&format!("outgoingctl import {kept}")), "{}", daemon.log());

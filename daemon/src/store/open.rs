@@ -54,7 +54,9 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
 pub(super) fn open_again(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
     let journal = path.with_file_name(JOURNAL_FILE);
     if length(path)?.is_none() {
-        return Err(OpenError::Unusable("it is gone".to_owned()));
+        // Not made anew, nor a reason to end: what is in memory is right, and the file may come back, as that of a volume does.
+        let gone = "it is gone; put it back: a restart would begin with an empty one";
+        return Err(io::Error::new(io::ErrorKind::NotFound, gone).into());
     }
     let found = rehearse(File::open(path)?)?;
     let pending = pending(disk, &journal, &found)?;
