@@ -157,7 +157,8 @@ fn peers_that_hang_up_early_give_their_places_back() -> Result<()> {
     for _ in 0..100 {
         for beginning in [&b""[..], b"check al", b"check alice", &frame::MAGIC, &frame] {
             let mut stream = connect(&daemon)?;
-            stream.write_all(beginning)?;
+            // Whoever comes while all places are taken may be hung up on before it has said a word.
+            let _ = stream.write_all(beginning);
             drop(stream);
         }
     }
