@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,12 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(program);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command
+}
+
+/// The target directory, where cargo has put this program into a directory of a profile.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let program = env::current_exe().context("where is this program?")?;
+    Ok(program.ancestors().nth(2).context("this program is not in a target directory")?.to_owned())
 }
 
 /// Builds the programs that the test bed starts, unless somebody has named others.

@@ -4,13 +4,12 @@
 //! directory, which takes a minute. The database of vulnerabilities comes from github.com. Where it cannot be fetched, the rest
 //! is looked at, and a line says what was not.
 
-use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, target_directory};
 
 const VERSION: &str = "0.20.2";
 
@@ -39,8 +38,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// cargo-deny, built if need be.
 fn program() -> Result<PathBuf> {
-    let this = env::current_exe().context("where is this program?")?;
-    let tools = this.ancestors().nth(2).context("this program is not in a target directory")?.join("tools");
+    let tools = target_directory()?.join("tools");
     for program in [tools.join("bin/cargo-deny"), PathBuf::from("cargo-deny")] {
         let version = Command::new(&program).arg("--version").output();
         if version.is_ok_and(|output| output.stdout == format!("cargo-deny {VERSION}\n").as_bytes()) {

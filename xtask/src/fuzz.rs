@@ -7,14 +7,13 @@
 //!
 //! Needs cargo-fuzz and a C++ compiler, but no nightly toolchain.
 
-use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, target_directory};
 
 /// A single input may take so many seconds.
 const TIMEOUT: u32 = 10;
@@ -55,7 +54,7 @@ struct Outcome {
 }
 
 fn fuzz(target: &str, seconds: u64) -> Result<Outcome> {
-    let (sources, kept) = (sources()?, kept()?);
+    let (sources, kept) = (sources()?, target_directory()?.join("fuzz"));
     let (found, failures) = (kept.join("found").join(target), kept.join("failures").join(target));
     for directory in [&found, &failures] {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -124,12 +123,6 @@ fn targets() -> Result<Vec<String>> {
 
 fn sources() -> Result<PathBuf> {
     Ok(Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?.join("fuzz"))
-}
-
-/// `fuzz` in the target directory, where cargo has put this program into a directory of a profile.
-fn kept() -> Result<PathBuf> {
-    let program = env::current_exe().context("where is this program?")?;
-    Ok(program.ancestors().nth(2).context("this program is not in a target directory")?.join("fuzz"))
 }
 
 #[cfg(test)]

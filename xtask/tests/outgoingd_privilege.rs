@@ -7,12 +7,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 use xtask::testbed::Daemon;
 
-/// Runs the stopped daemon to its end.
-fn run(daemon: &Daemon) -> Result<Output> {
-    let mut command = Command::new(daemon.program("outgoingd"));
-    Ok(command.arg("--config").arg(daemon.configuration()).env_remove("NOTIFY_SOCKET").output()?)
-}
-
 /// Runs a program as a user with one group.
 fn run_as(user: &str, group: &str, command: &[&str]) -> Result<Output> {
     let mut setpriv = Command::new("setpriv");
@@ -72,14 +66,14 @@ fn a_directory_where_somebody_else_could_put_a_file_is_refused_in_words() -> Res
     for directory in [home.join("state"), home.to_path_buf(), home.join("exim")] {
         let well = fs::metadata(&directory)?.permissions();
         fs::set_permissions(&directory, Permissions::from_mode(0o777))?;
-        let refused = run(&daemon)?;
+        let refused = daemon.run_to_its_end(&[])?;
         let words = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(73), "{words}");
         assert!(words.contains("chmod go-w"), "{words}");
         fs::set_permissions(&directory, well)?;
 
         ensure!(Command::new("chown").arg("games").arg(&directory).status()?.success());
-        let refused = run(&daemon)?;
+        let refused = daemon.run_to_its_end(&[])?;
         let words = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(73), "{words}");
         assert!(words.contains("belongs to uid"), "{words}");
@@ -112,7 +106,7 @@ fn links_where_it_writes_are_refused_or_replaced_and_what_they_point_to_stays_as
         daemon.must(&["hold", "alice"])?;
         daemon.stop()?;
         plant(&daemon, name)?;
-        let refused = run(&daemon)?;
+        let refused = daemon.run_to_its_end(&[])?;
         assert_eq!(refused.status.code(), Some(code), "{name}: {}", String::from_utf8_lossy(&refused.stderr));
         is_untouched(&daemon, name)?;
     }
@@ -173,13 +167,7 @@ fn a_directory_is_not_made_where_somebody_else_could_replace_it() -> Result<()> 
     fs::create_dir(&open)?;
     fs::set_permissions(&open, Permissions::from_mode(0o777))?;
     let state = open.join("state");
-    let refused = Command::new(daemon.program("outgoingd"))
-        .arg("--config")
-        .arg(daemon.configuration())
-        .arg("--state-dir")
-        .arg(&state)
-        .env_remove("NOTIFY_SOCKET")
-        .output()?;
+    let refused = daemon.run_to_its_end(&["--state-dir", &state.display().to_string()])?;
     assert_eq!(refused.status.code(), Some(73), "{}", String::from_utf8_lossy(&refused.stderr));
     assert!(!state.exists());
     Ok(())

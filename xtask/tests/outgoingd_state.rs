@@ -5,24 +5,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command};
 use std::time::Duration;
 use xtask::soak::kill_under_load;
 use xtask::testbed::{Daemon, wait_until};
 
 fn state_file(daemon: &Daemon) -> PathBuf {
     daemon.home().join("state/state.redb")
-}
-
-/// Runs a second daemon to its end.
-fn run(daemon: &Daemon, arguments: &[&str]) -> Result<Output> {
-    let output = Command::new(daemon.program("outgoingd"))
-        .arg("--config")
-        .arg(daemon.configuration())
-        .args(arguments)
-        .env_remove("NOTIFY_SOCKET")
-        .output()?;
-    Ok(output)
 }
 
 fn sorted(text: &str) -> Vec<&str> {
@@ -78,7 +67,7 @@ fn a_state_file_that_makes_no_sense_stops_the_daemon_with_78_and_is_left_alone()
     let fallback = fs::read(daemon.fallback())?;
     for (what, bytes) in [("empty", &[][..]), ("truncated", &good[..good.len() / 2]), ("flipped", &flipped)] {
         fs::write(state_file(&daemon), bytes)?;
-        let refused = run(&daemon, &[])?;
+        let refused = daemon.run_to_its_end(&[])?;
         let words = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(78), "{what}: {words}");
         let path = state_file(&daemon).display().to_string();
@@ -128,7 +117,7 @@ fn a_state_that_was_lost_leaves_what_the_fallback_file_knew_to_be_imported() -> 
     // A start that fails behind the making of a new state file.
     let (exim, well) = (daemon.home().join("exim"), fs::metadata(daemon.home().join("exim"))?.permissions());
     fs::set_permissions(&exim, fs::Permissions::from_mode(0o777))?;
-    assert_eq!(run(&daemon, &[])?.status.code(), Some(73));
+    assert_eq!(daemon.run_to_its_end(&[])?.status.code(), Some(73));
     assert!(state_file(&daemon).exists());
     fs::set_permissions(&exim, well)?;
     daemon.start_again()?;
@@ -145,13 +134,13 @@ fn a_state_that_was_lost_leaves_what_the_fallback_file_knew_to_be_imported() -> 
 fn a_second_daemon_on_the_same_state_or_socket_says_so_and_exits() -> Result<()> {
     let daemon = Daemon::builder().accounts(&["alice"]).start()?;
     daemon.must(&["hold", "alice"])?;
-    let second = run(&daemon, &[])?;
+    let second = daemon.run_to_its_end(&[])?;
     let words = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(75), "{words}");
     assert!(words.contains("another outgoingd") && words.contains("state"), "{words}");
 
     let elsewhere = daemon.home().join("elsewhere").display().to_string();
-    let second = run(&daemon, &["--state-dir", &elsewhere])?;
+    let second = daemon.run_to_its_end(&["--state-dir", &elsewhere])?;
     let words = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(75), "{words}");
     assert!(words.contains("listens on") && words.contains(&daemon.socket().display().to_string()), "{words}");
@@ -159,7 +148,7 @@ fn a_second_daemon_on_the_same_state_or_socket_says_so_and_exits() -> Result<()>
     assert!(fallback.contains("alice: hold"), "the first one's fallback file was overwritten: {fallback}");
 
     let socket = daemon.home().join("other-socket").display().to_string();
-    let second = run(&daemon, &["--state-dir", &elsewhere, "--socket", &socket])?;
+    let second = daemon.run_to_its_end(&["--state-dir", &elsewhere, "--socket", &socket])?;
     let words = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(75), "{words}");
     assert!(words.contains("another outgoingd writes this fallback file"), "{words}");
@@ -176,7 +165,7 @@ fn a_socket_left_behind_is_replaced_and_a_file_in_its_place_is_not() -> Result<(
     daemon.stop()?;
     assert!(!daemon.socket().exists(), "a daemon that stops takes its socket with it");
     fs::write(daemon.socket(), "precious")?;
-    let refused = run(&daemon, &[])?;
+    let refused = daemon.run_to_its_end(&[])?;
     assert_eq!(refused.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("no socket"));
     assert_eq!(fs::read_to_string(daemon.socket())?, "precious");
@@ -339,7 +328,7 @@ fn on_a_read_only_disk_the_daemon_does_not_start_and_leaves_the_state_for_later(
     daemon.must(&["hold", "alice"])?;
     daemon.stop()?;
     disk.remount("ro")?;
-    let refused = run(&daemon, &[])?;
+    let refused = daemon.run_to_its_end(&[])?;
     let words = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(73), "{words}");
     assert!(words.contains("ead-only file system"), "{words}");

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -279,6 +279,13 @@ impl Daemon {
         ensure!(copied.success(), "cannot copy outgoingd");
         self.user = Some(user);
         Ok(())
+    }
+
+    /// Runs another one to its end, with the same files and more arguments.
+    pub fn run_to_its_end(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(self.program("outgoingd"));
+        command.arg("--config").arg(self.configuration()).args(arguments).env_remove("NOTIFY_SOCKET");
+        Ok(command.output()?)
     }
 
     /// Kills it without a chance to say goodbye.
