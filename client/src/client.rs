@@ -1,12 +1,13 @@
 //! A blocking client: one connection, one method for each command.
 //!
 //! A client connects when it is first used, and again after an error. Every method sends one request and waits for its
-//! reply, at most [`TIMEOUT`]. A change whose reply was lost may have been made; all changes can be repeated without harm.
+//! reply, at most [`TIMEOUT`]; [`Client::watch`] goes on for as long as replies come. A change whose reply was lost may have been made; all changes can be repeated without harm.
 
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use crate::protocol::message::{
-    Call, Cause, Changed, Flag, Imported, Kind, LogEntry, Refusal, Reply, Request, Stats, Status,
+    Call, Cause, Changed, Dropped, Flag, Imported, Judgement, Kind, LogEntry, Refusal, Reply, Request, Retention, Sent,
+    Stats, Status,
 };
 use crate::protocol::text::{self, Verdict};
 use rustix::net::sockopt::{self, Timeout};
@@ -241,6 +242,103 @@ impl Client {
         }
     }
 
+    /// What holds for messages on Exim's queue, in their order, and whether one of `subjects`, if there are any, covers their
+    /// senders. Without messages it says whether the subjects are well formed.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; at most [`MAX_MESSAGES`] messages and [`MAX_SUBJECTS`] subjects are taken at once.
+    ///
+    /// [`MAX_MESSAGES`]: crate::protocol::message::MAX_MESSAGES
+    /// [`MAX_SUBJECTS`]: crate::protocol::message::MAX_SUBJECTS
+    pub fn judge(&mut self, subjects: &[String], messages: Vec<Sent>) -> Result<Vec<Judgement>, Error> {
+        let sent = messages.len();
+        match self.call(Request::Judge { subjects: subjects.to_vec(), messages })? {
+            Reply::Judged(judgements) if judgements.len() == sent => Ok(judgements),
+            Reply::Judged(judgements) => {
+                Err(Error::Garbled(format!("{} judgements on {sent} messages", judgements.len())))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes into the audit trail that messages are being removed from Exim's queue; to be called before they are. Says how
+    /// many entries that made. Removes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; at most [`MAX_MESSAGES`](crate::protocol::message::MAX_MESSAGES) are taken at once.
+    pub fn record_drop(&mut self, dropped: Vec<Dropped>) -> Result<u32, Error> {
+        self.counted(Request::Drop { dropped })
+    }
+
+    /// Hands the message id of every pass to `each`, in their order. Pages are fetched as they are needed.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`], or what `each` returns.
+    pub fn passes<E: From<Error>>(&mut self, mut each: impl FnMut(String) -> Result<(), E>) -> Result<(), E> {
+        let mut after = None;
+        loop {
+            let (message_ids, more) = match self.call(Request::Passes { after: after.take() })? {
+                Reply::Passes { message_ids, more } => (message_ids, more),
+                other => return Err(unexpected(&other).into()),
+            };
+            after = message_ids.last().cloned();
+            message_ids.into_iter().try_for_each(&mut each)?;
+            if !more || after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives up the passes of messages that are gone. Says how many there were.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; at most [`MAX_MESSAGES`](crate::protocol::message::MAX_MESSAGES) are taken at once.
+    pub fn forget(&mut self, message_ids: Vec<String>) -> Result<u32, Error> {
+        self.counted(Request::Forget { message_ids })
+    }
+
+    /// What may stay held, as the configuration says it now.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn retention(&mut self) -> Result<Retention, Error> {
+        match self.call(Request::Retention)? {
+            Reply::Retention(retention) => Ok(retention),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Follows the audit trail, or what it says about `subject`, oldest entry first: from behind the sequence number
+    /// `after`, or from now on. Hands what has come to `each`: nothing at first, if nothing is there yet, and from that call
+    /// on nothing is missed; nothing, too, every few seconds in which nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// It ends with one: what `each` returns, or any [`Error`]; a daemon that stops refuses to go on. Whoever starts again
+    /// behind the last sequence number that it was handed misses nothing and gets nothing twice.
+    pub fn watch<E: From<Error>>(
+        &mut self,
+        subject: Option<&str>,
+        after: Option<u64>,
+        mut each: impl FnMut(&[LogEntry]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // The connection goes with the stream: there is no other way to end it.
+        let (mut stream, mut reply) = self.begin(Request::Watch { subject: subject.map(str::to_owned), after })?;
+        loop {
+            match reply {
+                Reply::Events { entries } => each(&entries)?,
+                Reply::Refused(refusal) => return Err(Error::Refused(refusal).into()),
+                other => return Err(unexpected(&other).into()),
+            }
+            reply = self.next(&mut stream, Ok(()))?;
+        }
+    }
+
     /// Asks as Exim does: in the text protocol, on a connection of its own.
     ///
     /// # Errors
@@ -285,25 +383,43 @@ impl Client {
         }
     }
 
+    fn counted(&mut self, request: Request) -> Result<u32, Error> {
+        match self.call(request)? {
+            Reply::Counted { count } => Ok(count),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// One request and its reply; a refusal is an error.
     fn call(&mut self, request: Request) -> Result<Reply, Error> {
+        let (stream, reply) = self.begin(request)?;
+        // Only a connection of which everything was understood is used again.
+        self.stream = Some(stream);
+        match reply {
+            Reply::Refused(refusal) => Err(Error::Refused(refusal)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// One request and the first reply to it, with the connection on which more may come.
+    fn begin(&mut self, request: Request) -> Result<(UnixStream, Reply), Error> {
         let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
         let frame = frame::seal(&codec::encode(&call)?)?;
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => connect(&self.socket, TIMEOUT)?,
         };
-        let (header, payload) = exchange(&mut stream, &frame).map_err(|source| self.lost(source))??;
+        // Whoever is refused before all is read cannot write the rest, but can read why.
+        let sent = stream.write_all(&frame);
+        let reply = self.next(&mut stream, sent)?;
+        Ok((stream, reply))
+    }
+
+    /// The next reply on a connection. If there is none, what went wrong when the request was `sent` is the reason.
+    fn next(&self, stream: &mut UnixStream, sent: io::Result<()>) -> Result<Reply, Error> {
+        let (header, payload) = receive(stream).map_err(|error| self.lost(sent.err().unwrap_or(error)))??;
         match header.version {
-            frame::VERSION => {
-                let reply = codec::decode(&payload)?;
-                // Only a connection of which everything was understood is used again.
-                self.stream = Some(stream);
-                match reply {
-                    Reply::Refused(refusal) => Err(Error::Refused(refusal)),
-                    reply => Ok(reply),
-                }
-            }
+            frame::VERSION => Ok(codec::decode(&payload)?),
             frame::PLAIN_REFUSAL => Err(Error::Version(String::from_utf8_lossy(&payload).into_owned())),
             theirs => Err(Error::Version(format!(
                 "outgoingd answers in protocol version {theirs}; this client speaks {}",
@@ -352,11 +468,9 @@ impl From<FrameError> for Error {
     }
 }
 
-fn exchange(stream: &mut UnixStream, frame: &[u8]) -> io::Result<Result<(Header, Vec<u8>), FrameError>> {
-    // Whoever is refused before all is read cannot write the rest, but can read why.
-    let sent = stream.write_all(frame);
+fn receive(stream: &mut UnixStream) -> io::Result<Result<(Header, Vec<u8>), FrameError>> {
     let mut header = [0; HEADER_LEN];
-    stream.read_exact(&mut header).map_err(|error| sent.err().unwrap_or(error))?;
+    stream.read_exact(&mut header)?;
     let header = match Header::decode(&header) {
         Ok(header) => header,
         Err(error) => return Ok(Err(error)),

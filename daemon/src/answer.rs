@@ -41,7 +41,11 @@ fn look_up(request: &Request<'_>, table: &Table, now: Timestamp) -> Result<Answe
 
 /// Whom Exim means. Directories take a login with control characters for the one without (RFC 4518, 2.2 "Map"), so such a
 /// login must be no way round a flag; but Exim's spelling of it may also be the name itself. The strictest reading counts.
-fn read<'a>(raw: &'a str, table: &Table, now: Timestamp) -> Result<Identity<'a>, NameError> {
+///
+/// # Errors
+///
+/// None of the readings has a normal form that would stop anybody, and as it stands it has none at all.
+pub fn read<'a>(raw: &'a str, table: &Table, now: Timestamp) -> Result<Identity<'a>, NameError> {
     let verdict = |identity: &Identity<'_>| table.verdict(identity, None, now);
     let mut strictest = Identity::new(raw);
     for reading in name::without_controls(raw) {

@@ -15,7 +15,7 @@ pub struct Entry {
     pub subject: String,
     /// Until when a flag was set.
     pub until: Option<Timestamp>,
-    /// The reason of the flag that was set.
+    /// The reason of the flag that was set, or of the removal.
     pub reason: Option<String>,
     /// The notice of the flag that was set.
     pub notice: Option<String>,
@@ -34,12 +34,20 @@ pub enum Deed {
     Expired(Kind),
     /// A pass was given.
     Passed,
+    /// Mail was to be removed from Exim's queue.
+    Dropped,
+}
+
+/// Whether what `change` did is worth recording. A pass that is given up is not: its message is gone.
+#[must_use]
+pub fn is_recorded(change: &Change, effect: &Effect) -> bool {
+    *effect != Effect::Unchanged && !matches!(change.action, Action::ForgetPass { .. })
 }
 
 /// The entry that records what `change` did; none if it did nothing worth recording.
 #[must_use]
 pub fn entry(change: &Change, effect: &Effect, now: Timestamp) -> Option<Entry> {
-    if *effect == Effect::Unchanged {
+    if !is_recorded(change, effect) {
         return None;
     }
     let (deed, subject) = match &change.action {
@@ -47,15 +55,20 @@ pub fn entry(change: &Change, effect: &Effect, now: Timestamp) -> Option<Entry> 
         Action::Clear { subject, kind } => (Deed::Cleared(*kind), subject.as_str()),
         Action::Expire { subject, kind } => (Deed::Expired(*kind), subject.as_str()),
         Action::Pass { message } => (Deed::Passed, message.as_str()),
+        Action::Drop { mail, .. } => (Deed::Dropped, mail.as_str()),
         Action::ForgetPass { .. } => return None,
     };
     let flag = if let Effect::Put(flag) = effect { Some(flag) } else { None };
+    let reason = match &change.action {
+        Action::Drop { reason, .. } => reason.clone(),
+        _ => flag.and_then(|flag| flag.reason.clone()),
+    };
     Some(Entry {
         at: now,
         deed,
         subject: subject.to_owned(),
         until: flag.and_then(|flag| flag.until),
-        reason: flag.and_then(|flag| flag.reason.clone()),
+        reason,
         notice: flag.and_then(|flag| flag.notice.clone()),
         origin: change.origin.clone(),
     })

@@ -58,10 +58,21 @@ pub fn right(peer: &Peer, rules: &Rules) -> Right {
 #[must_use]
 pub fn needed(request: &Request) -> Right {
     match request {
-        Request::Set { .. } | Request::Clear { .. } | Request::Pass { .. } | Request::Import { .. } => Right::Change,
-        Request::Status { .. } | Request::List { .. } | Request::Log { .. } | Request::Stats | Request::Settle => {
-            Right::Look
-        }
+        Request::Set { .. }
+        | Request::Clear { .. }
+        | Request::Pass { .. }
+        | Request::Import { .. }
+        | Request::Drop { .. }
+        | Request::Forget { .. } => Right::Change,
+        Request::Status { .. }
+        | Request::List { .. }
+        | Request::Log { .. }
+        | Request::Stats
+        | Request::Settle
+        | Request::Judge { .. }
+        | Request::Passes { .. }
+        | Request::Retention
+        | Request::Watch { .. } => Right::Look,
     }
 }
 
@@ -152,9 +163,21 @@ mod tests {
             Request::Clear { kind: Kind::Hold, subject: subject() },
             Request::Pass { message_id: subject() },
             Request::Import { flags: vec![] },
+            Request::Drop { dropped: vec![] },
+            Request::Forget { message_ids: vec![] },
         ];
         assert!(changes.iter().all(|request| needed(request) == Right::Change));
-        let looks = [Request::Status { subject: subject() }, Request::List { kind: None, after: None }, Request::Stats];
+        let looks = [
+            Request::Status { subject: subject() },
+            Request::List { kind: None, after: None },
+            Request::Log { subject: None, before: None, limit: 1 },
+            Request::Stats,
+            Request::Settle,
+            Request::Judge { subjects: vec![], messages: vec![] },
+            Request::Passes { after: None },
+            Request::Retention,
+            Request::Watch { subject: None, after: None },
+        ];
         assert!(looks.iter().all(|request| needed(request) == Right::Look));
     }
 

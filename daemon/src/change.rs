@@ -64,6 +64,22 @@ pub enum Action {
         /// The message.
         message: MessageId<'static>,
     },
+    /// Record that mail is being removed from Exim's queue, and give up its pass.
+    Drop {
+        /// Which.
+        mail: Mail,
+        /// Why.
+        reason: Option<String>,
+    },
+}
+
+/// Mail on Exim's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mail {
+    /// One message.
+    Message(MessageId<'static>),
+    /// The held mail of a subject.
+    Of(Subject),
 }
 
 /// How a flag is set.
@@ -92,6 +108,19 @@ pub enum Effect {
     Removed,
     /// The pass is given.
     Given,
+    /// Nothing here; what is done elsewhere is on record.
+    Recorded,
+}
+
+impl Mail {
+    /// The message id, or the subject.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Mail::Message(message) => message.as_str(),
+            Mail::Of(subject) => subject.as_str(),
+        }
+    }
 }
 
 /// Sets a flag. A renewed one keeps its beginning, and its reason and notice unless the terms bring new ones. Its end is that

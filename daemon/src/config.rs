@@ -1,6 +1,7 @@
 //! The configuration file. Every key has a default that works; an unknown key is an error. This file is the one place for
 //! each key: name, default, bounds and what it means.
 
+use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ pub const DEFAULT_PATH: &str = "/etc/outgoingd/outgoingd.toml";
 
 /// Longest path of a Unix socket that the kernel takes whole (unix(7): 108 bytes with the final NUL).
 const MAX_SOCKET_PATH: usize = 107;
+
+/// Least that `held.max-age` may be: less is a slip, and costs mail.
+const SHORTEST_AGE: Duration = Duration::from_secs(60);
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -41,6 +45,8 @@ pub struct Config {
     pub accounts: Accounts,
     /// Which domains exist.
     pub domains: Domains,
+    /// How much may stay held.
+    pub held: Held,
     /// What one peer, and all of them, may take.
     pub limits: Limits,
 }
@@ -92,6 +98,22 @@ pub struct Domains {
     /// and no account owns any.
     pub owners: Option<PathBuf>,
 }
+
+/// `[held]`: how much mail may stay held, for each held subject by itself. The daemon does not touch Exim's queue: `outgoingctl
+/// sweep` asks for these and removes what is over them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Held {
+    /// Oldest message, at least one minute; none: however old.
+    pub max_age: Option<Age>,
+    /// Most messages, at least 1; none: however many.
+    pub max_messages: Option<u64>,
+}
+
+/// How old something may get, written as a string with units: `"30d"`, `"12h"`, `"2w"`; s, m, h, d and w. A day is 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Age(pub Duration);
 
 /// `[limits]`: bounds. They take effect at a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -176,6 +198,7 @@ impl Default for Config {
             access: Access::default(),
             accounts: Accounts::default(),
             domains: Domains::default(),
+            held: Held::default(),
             limits: Limits::default(),
         }
     }
@@ -261,6 +284,14 @@ impl Config {
         if let Some(path) = &self.domains.owners {
             absolute("domains.owners", path)?;
         }
+        if let Some(Age(age)) = self.held.max_age
+            && age < SHORTEST_AGE
+        {
+            return wrong("held.max-age", format!("{} s", age.as_secs()), "at least one minute, such as \"30d\"");
+        }
+        if let Some(most) = self.held.max_messages {
+            within("held.max-messages", most, 1..=u64::MAX, "at least 1")?;
+        }
         within("limits.request-deadline-ms", request_deadline_ms, 10..=10_000, "10 to 10000 milliseconds")?;
         within("limits.max-connections", max_connections as u64, 8..=65_536, "8 to 65536")?;
         within("limits.max-connections-per-uid", max_connections_per_uid as u64, 4..=65_536, "4 to 65536")?;
@@ -306,6 +337,18 @@ impl TryFrom<String> for Mode {
             Ok(mode) if mode <= 0o777 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Mode(mode)),
             _ => Err(format!("\"{text}\" is no file mode: expected octal digits such as \"0660\"")),
         }
+    }
+}
+
+impl TryFrom<String> for Age {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Age, String> {
+        let wrong = || format!("\"{text}\" is no age: expected a number and s, m, h, d or w, such as \"30d\"");
+        let span: Span = text.parse().map_err(|_| wrong())?;
+        // Months and years have no length of their own, and are refused.
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+        Duration::try_from(duration).map(Age).map_err(|_| wrong())
     }
 }
 
@@ -359,6 +402,33 @@ mod tests {
         assert_eq!(parse("[accounts]").unwrap(), Config::default());
         let error = parse("state-dir = \"here\"").unwrap_err();
         assert!(error.contains("absolute"), "{error}");
+    }
+
+    #[test]
+    fn an_age_has_a_unit_and_is_a_minute_at_least() {
+        let held = |age: &str| parse(&format!("[held]\nmax-age = \"{age}\"")).map(|config| config.held.max_age);
+        for (age, minutes) in [("60s", 1), ("1m", 1), ("12h", 720), ("30d", 43_200), ("2w", 20_160), ("1d 12h", 2_160)]
+        {
+            assert_eq!(held(age), Ok(Some(Age(Duration::from_secs(minutes * 60)))), "{age}");
+        }
+        for wrong in ["", "30", "d", "-30d", "30d ago", "59s", "0s", "1mo", "1y", "99999999999999w", "soon"] {
+            let error = held(wrong).unwrap_err();
+            assert!(
+                error.contains("max-age") && error.contains("expected") && error.contains("30d"),
+                "{wrong}: {error}"
+            );
+        }
+        assert!(parse("[held]\nmax-age = 30").is_err());
+        let error = parse("[held]\nmax-messages = 0").unwrap_err();
+        assert!(error.contains("held.max-messages = 0: expected at least 1"), "{error}");
+        assert_eq!(parse("[held]\nmax-messages = 500").unwrap().held.max_messages, Some(500));
+        assert_eq!(parse("[held]").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn how_much_may_stay_held_takes_effect_at_a_reload() {
+        let other = parse("[held]\nmax-age = \"30d\"\nmax-messages = 500").unwrap();
+        assert!(Config::default().needs_restart(&other).is_empty());
     }
 
     #[test]

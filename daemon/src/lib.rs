@@ -22,6 +22,8 @@ pub mod slow;
 
 // The way of a change.
 pub mod fallback;
+pub mod follow;
+pub mod held;
 pub mod keeper;
 pub mod requests;
 pub mod session;

@@ -89,6 +89,7 @@ impl Policy {
             accounts,
             owners: config.domains.owners.clone(),
             mail_send: config.mail_send,
+            held: config.held,
         }
     }
 }

@@ -4,9 +4,10 @@
 use crate::authorise::{self, Peer, Right, Rules};
 use crate::change::{Action, Change, Effect, Origin, Terms};
 use crate::clock::Clock;
-use crate::config::Access;
+use crate::config::{Access, Held};
 use crate::directory::Accounts;
 use crate::flag::{self, Kind, MAX_UNTIL, Timestamp};
+use crate::held;
 use crate::keeper::Keeper;
 use crate::name::{Identity, MessageId, Shape, Subject};
 use crate::stats::Stats;
@@ -18,8 +19,8 @@ use crate::writer::{self, WriteError};
 use nix::errno::Errno;
 use nix::sys::socket::UnixCredentials;
 use outgoingd_client::protocol::message::{
-    Call, Cause, Changed, Flag as WireFlag, Imported, Kind as WireKind, Refusal, Reply, Request, Stats as WireStats,
-    Status,
+    Call, Cause, Changed, Flag as WireFlag, Imported, Kind as WireKind, LogEntry, Refusal, Reply, Request,
+    Stats as WireStats, Status,
 };
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -29,7 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::time;
 
 /// A page of a reply ends when it has about this many bytes, well below the bound of a frame.
-const PAGE: usize = 512 << 10;
+pub(crate) const PAGE: usize = 512 << 10;
 
 /// Bytes of a flag or log entry beside its texts, at most.
 const ROW: usize = 64;
@@ -80,6 +81,8 @@ pub struct Policy {
     pub owners: Option<PathBuf>,
     /// The server's `MailSend` role.
     pub mail_send: bool,
+    /// How much may stay held.
+    pub held: Held,
 }
 
 impl Requests {
@@ -136,6 +139,13 @@ impl Requests {
             }
             Request::Settle => Ok(Reply::Settled { warning: self.keeper.settled().await }),
             Request::Stats => self.blocking(|this| Ok(Reply::Stats(Box::new(this.stats())))).await,
+            Request::Judge { subjects, messages } => self.judge(&subjects, &messages),
+            Request::Drop { dropped } => self.record_drop(origin(), dropped).await,
+            Request::Passes { after } => self.blocking(move |this| this.passes(after.as_deref())).await,
+            Request::Forget { message_ids } => self.forget(origin(), &message_ids).await,
+            Request::Retention => Ok(Reply::Retention(self.retention())),
+            // The session has its own way with those.
+            Request::Watch { .. } => Err(Refusal { cause: Cause::Invalid, message: "no stream here".to_owned() }),
         };
         reply.unwrap_or_else(Reply::Refused)
     }
@@ -289,7 +299,8 @@ impl Requests {
         Ok(Changed { subject, changed: effects != [Effect::Unchanged], warning: None })
     }
 
-    async fn write(&self, changes: Vec<Change>) -> Result<Vec<Effect>, Refusal> {
+    /// Has changes made, all or none; says what each did.
+    pub(crate) async fn write(&self, changes: Vec<Change>) -> Result<Vec<Effect>, Refusal> {
         self.writer.submit(changes).await.map_err(|error| {
             let cause = if matches!(error, WriteError::Stopping) { Cause::Stopping } else { Cause::Storage };
             let message =
@@ -354,18 +365,13 @@ impl Requests {
     }
 
     fn log(&self, about: Option<&str>, before: Option<u64>, limit: u32) -> Result<Reply, Refusal> {
-        // A message id is as good a thing to ask about as a subject.
-        let about = about.map(|raw| match MessageId::new(raw) {
-            Ok(message) => Ok(message.as_str().to_owned()),
-            Err(_) => subject(raw).map(|subject| subject.as_str().to_owned()),
-        });
-        let about = about.transpose()?;
+        let about = about.map(held::mail).transpose()?;
         let (mut entries, mut size, mut older) = (Vec::new(), 0, None);
         let walked = self.store.log_before(before, |sequence, entry| {
             if !self.goes_on() {
                 return false;
             }
-            if about.as_ref().is_some_and(|about| *about != entry.subject) {
+            if about.as_ref().is_some_and(|about| about.as_str() != entry.subject) {
                 return true;
             }
             if entries.len() >= limit as usize || size >= PAGE {
@@ -373,13 +379,7 @@ impl Requests {
                 return false;
             }
             let entry = wire::entry(sequence, entry);
-            size += size_of_texts(&[
-                Some(&entry.subject),
-                Some(&entry.by),
-                entry.reason.as_ref(),
-                entry.notice.as_ref(),
-                entry.on_behalf_of.as_ref(),
-            ]);
+            size += size_of_entry(&entry);
             entries.push(entry);
             true
         });
@@ -428,7 +428,7 @@ impl Requests {
     }
 
     /// Does on a thread of its own what may wait for the disk or for NSS.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Requests) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -442,7 +442,7 @@ impl Requests {
     }
 
     /// Whether a walk through a long table should go on.
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.stop.is_said()
     }
 }
@@ -455,6 +455,7 @@ impl Action {
                 subject.as_str()
             }
             Action::Pass { message } | Action::ForgetPass { message } => message.as_str(),
+            Action::Drop { mail, .. } => mail.as_str(),
         }
     }
 }
@@ -470,11 +471,11 @@ fn origin(peer: &Peer, on_behalf_of: Option<&str>) -> Result<Origin, Refusal> {
     Ok(Origin { by: peer.name.clone(), uid: peer.uid, pid: peer.pid, on_behalf_of })
 }
 
-fn subject(raw: &str) -> Result<Subject, Refusal> {
+pub(crate) fn subject(raw: &str) -> Result<Subject, Refusal> {
     Subject::new(raw).map_err(|error| invalid(raw, &error))
 }
 
-fn invalid(raw: &str, error: &crate::name::NameError) -> Refusal {
+pub(crate) fn invalid(raw: &str, error: &crate::name::NameError) -> Refusal {
     // What was typed may be anything: escaped, and not all of it.
     let shown: String = raw.escape_debug().take(SHOWN).collect();
     Refusal { cause: Cause::Invalid, message: format!("\"{shown}\" {error}") }
@@ -486,8 +487,22 @@ fn no_answer() -> Refusal {
     Refusal { cause: Cause::Storage, message }
 }
 
-fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
+pub(crate) fn stopping() -> Refusal {
+    Refusal { cause: Cause::Stopping, message: WriteError::Stopping.to_string() }
+}
+
+pub(crate) fn unreadable(error: &dyn std::fmt::Display) -> Refusal {
     Refusal { cause: Cause::Storage, message: format!("cannot read the state: {error}; see the daemon's log") }
+}
+
+pub(crate) fn size_of_entry(entry: &LogEntry) -> usize {
+    size_of_texts(&[
+        Some(&entry.subject),
+        Some(&entry.by),
+        entry.reason.as_ref(),
+        entry.notice.as_ref(),
+        entry.on_behalf_of.as_ref(),
+    ])
 }
 
 fn size_of_texts(texts: &[Option<&String>]) -> usize {

@@ -1,30 +1,35 @@
-//! One administrator's connection: frame in, request carried out, frame out, and again.
+//! One administrator's connection: frame in, request carried out, frame out, and again; or, for one who watches, frames out for as
+//! long as both sides want.
 //!
 //! Sessions run on the administration thread, so that nothing an administrator asks for, however large, delays a lookup. What
 //! may wait for the disk or for NSS waits on helper threads. A peer without any right is told so once and
 //! disconnected.
 
 use crate::authorise::{self, Peer, Right};
+use crate::follow::Follower;
 use crate::lookup::{Answers, Visitor};
 use crate::requests::Requests;
 use crate::slow;
 use crate::stop::Stop;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, FrameError, HEADER_LEN, Header};
-use outgoingd_client::protocol::message::{Call, Cause, Refusal, Reply};
+use outgoingd_client::protocol::message::{Call, Cause, Refusal, Reply, Request};
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 /// How long a session may be silent between two requests.
 const IDLE: Duration = Duration::from_secs(300);
+
+/// How often a watcher's right is looked at again. What is found out when nothing happens is found out some seconds later.
+const RIGHT_HOLDS: Duration = Duration::from_secs(30);
 
 /// Why a session ended before its peer hung up.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +102,13 @@ async fn session(
         let payload =
             time::timeout(deadline, read_payload(&mut stream, &mut received, header.length as usize)).await??;
         let reply = match codec::decode::<Call>(&payload) {
+            Ok(Call { request: Request::Watch { subject, after }, .. }) if right >= Right::Look => {
+                let follower = match Follower::new(requests, subject.as_deref(), after).await {
+                    Ok(follower) => follower,
+                    Err(refusal) => return send(requests, &mut stream, deadline, Reply::Refused(refusal)).await,
+                };
+                return watch(requests, &credentials, &mut stream, deadline, follower).await;
+            }
             Ok(call) if right >= authorise::needed(&call.request) => requests.handle(&peer, call).await,
             Ok(_) => Reply::Refused(not_permitted(&peer, right)),
             Err(error) => Reply::Refused(Refusal { cause: Cause::Invalid, message: error.to_string() }),
@@ -108,9 +120,48 @@ async fn session(
     }
 }
 
+/// Sends what comes in the trail, until there is a reason against it, which is sent too; or until the peer hangs up or says
+/// something.
+async fn watch(
+    requests: &Requests,
+    credentials: &UnixCredentials,
+    stream: &mut UnixStream,
+    deadline: Duration,
+    mut follower: Follower,
+) -> Result<(), SessionError> {
+    let (mut reading, mut writing) = stream.split();
+    let sending = async {
+        let mut looked_at = Instant::now();
+        loop {
+            let mut reply = match follower.next().await {
+                Ok(entries) => Reply::Events { entries },
+                Err(refusal) => Reply::Refused(refusal),
+            };
+            if looked_at.elapsed() >= RIGHT_HOLDS {
+                match requests.identify(credentials).await {
+                    Ok((_, Right::Look | Right::Change)) => {}
+                    Ok((peer, Right::Nothing)) => reply = Reply::Refused(not_permitted(&peer, Right::Nothing)),
+                    Err(refusal) => reply = Reply::Refused(refusal),
+                }
+                looked_at = Instant::now();
+            }
+            let is_last = matches!(reply, Reply::Refused(_));
+            send(requests, &mut writing, deadline, reply).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    };
+    let mut anything = [0];
+    tokio::select! {
+        outcome = sending => outcome,
+        _ = reading.read(&mut anything) => Ok(()),
+    }
+}
+
 async fn send(
     requests: &Requests,
-    stream: &mut UnixStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     deadline: Duration,
     reply: Reply,
 ) -> Result<(), SessionError> {

@@ -52,7 +52,7 @@ impl Table {
     #[must_use]
     pub fn verdict(&self, identity: &Identity<'_>, message: Option<&MessageId<'_>>, now: Timestamp) -> Verdict {
         match self.decide(identity, now, |decision| decision.map(|decision| decision.kind)) {
-            Some(Kind::Hold) if message.is_some_and(|id| read(&self.passes).contains(id.as_str())) => Verdict::Ok,
+            Some(Kind::Hold) if message.is_some_and(|id| self.has_pass(id)) => Verdict::Ok,
             Some(kind) => kind.into(),
             None => Verdict::Ok,
         }
@@ -74,6 +74,12 @@ impl Table {
     #[must_use]
     pub fn deciding(&self, identity: &Identity<'_>, now: Timestamp) -> Option<(String, Kind)> {
         self.decide(identity, now, |decision| decision.map(|decision| (decision.subject.to_owned(), decision.kind)))
+    }
+
+    /// Whether there is a pass for `message`.
+    #[must_use]
+    pub fn has_pass(&self, message: &MessageId<'_>) -> bool {
+        read(&self.passes).contains(message.as_str())
     }
 
     /// The subjects that may cover `identity`, the closest first.

@@ -42,6 +42,7 @@ impl From<Deed> for message::Action {
             Deed::Expired(Kind::Hold) => message::Action::HoldExpired,
             Deed::Expired(Kind::Suspend) => message::Action::SuspendExpired,
             Deed::Passed => message::Action::Pass,
+            Deed::Dropped => message::Action::Drop,
         }
     }
 }

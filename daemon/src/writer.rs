@@ -9,7 +9,8 @@
 //! throughout. While the disk refuses, changes do, and it is tried again; a state file that turns out to be damaged ends
 //! the writer, and with it the daemon.
 
-use crate::change::{Action, Change, Effect, Origin};
+use crate::audit;
+use crate::change::{Action, Change, Effect, Mail, Origin};
 use crate::clock::Clock;
 use crate::flag::{Kind, Timestamp};
 use crate::keeper::Keeper;
@@ -17,11 +18,11 @@ use crate::name::{MessageId, Subject};
 use crate::stats::Stats;
 use crate::store::{OpenError, Store, StoreError};
 use crate::table::Table;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time;
 use tracing::{error, info, warn};
 
@@ -44,6 +45,7 @@ const LONGEST_NAP: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
+    trail: watch::Receiver<u64>,
 }
 
 /// Why changes were not made.
@@ -76,6 +78,10 @@ pub struct Writer {
     clock: Clock,
     /// What will end, and when.
     ends: BTreeSet<(Timestamp, Ending)>,
+    /// When each pass will.
+    pass_ends: HashMap<String, Timestamp>,
+    /// The newest entry of the audit trail of which the table shows what it records.
+    trail: watch::Sender<u64>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
     /// Something may be durable in the journal only.
@@ -101,6 +107,13 @@ impl Handle {
         self.jobs.send((changes, done)).await.map_err(|_| WriteError::Stopping)?;
         outcome.await.map_err(|_| WriteError::Stopping)?
     }
+
+    /// The sequence number of the newest entry of the audit trail of which lookups see what it records, and word of each that
+    /// comes. The writer's end closes it.
+    #[must_use]
+    pub fn trail(&self) -> watch::Receiver<u64> {
+        self.trail.clone()
+    }
 }
 
 impl Writer {
@@ -117,11 +130,23 @@ impl Writer {
         clock: Clock,
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
-        let ends = BTreeSet::new();
-        let (unsure, unsettled, damage) = (false, true, None);
-        let mut writer = Writer { jobs, store, table, stats, keeper, clock, ends, unsure, unsettled, damage };
+        let (trail, receiver) = watch::channel(0);
+        let mut writer = Writer {
+            jobs,
+            store,
+            table,
+            stats,
+            keeper,
+            clock,
+            ends: BTreeSet::new(),
+            pass_ends: HashMap::new(),
+            trail,
+            unsure: false,
+            unsettled: true,
+            damage: None,
+        };
         writer.load()?;
-        Ok((Handle { jobs: sender }, writer))
+        Ok((Handle { jobs: sender, trail: receiver }, writer))
     }
 
     /// Works until every [`Handle`] is gone.
@@ -206,6 +231,12 @@ impl Writer {
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
+        // Each has the next sequence number, from one commit to the next.
+        let recorded =
+            changes.iter().zip(&effects).filter(|(change, effect)| audit::is_recorded(change, effect)).count();
+        if recorded > 0 {
+            self.trail.send_modify(|last| *last += recorded as u64);
+        }
         // Before the acknowledgement: whoever has that can wait for the fallback file.
         self.keeper.changed();
         Ok(effects)
@@ -216,7 +247,10 @@ impl Writer {
         match (&change.action, effect) {
             (_, Effect::Unchanged) => return,
             (Action::Pass { message }, _) => self.put_pass(message, now),
-            (Action::ForgetPass { message }, _) => self.table.put_pass(message, false),
+            (Action::ForgetPass { message } | Action::Drop { mail: Mail::Message(message), .. }, Effect::Removed) => {
+                self.forget_pass(message);
+            }
+            (Action::ForgetPass { .. } | Action::Drop { .. }, _) => {}
             (
                 Action::Set { subject, kind, .. } | Action::Clear { subject, kind } | Action::Expire { subject, kind },
                 effect,
@@ -235,7 +269,17 @@ impl Writer {
 
     fn put_pass(&mut self, message: &MessageId<'_>, given: Timestamp) {
         self.table.put_pass(message, true);
-        self.ends.insert((Timestamp(given.0 + PASS_LIFETIME), Ending::Pass(message.as_str().to_owned())));
+        let end = Timestamp(given.0.saturating_add(PASS_LIFETIME));
+        self.ends.insert((end, Ending::Pass(message.as_str().to_owned())));
+        self.pass_ends.insert(message.as_str().to_owned(), end);
+    }
+
+    fn forget_pass(&mut self, message: &MessageId<'_>) {
+        self.table.put_pass(message, false);
+        // One that is given again must not end when this one would have.
+        if let Some(end) = self.pass_ends.remove(message.as_str()) {
+            self.ends.remove(&(end, Ending::Pass(message.as_str().to_owned())));
+        }
     }
 
     fn end_what_has_reached_its_end(&mut self) {
@@ -307,12 +351,17 @@ impl Writer {
                 ends.insert((until, Ending::Flag(subject, kind)));
             }
         })?;
+        let mut pass_ends = HashMap::new();
         self.store.for_each_pass(|message, given| {
             fresh.put_pass(&message, true);
-            ends.insert((Timestamp(given.0.saturating_add(PASS_LIFETIME)), Ending::Pass(message.as_str().to_owned())));
+            let end = Timestamp(given.0.saturating_add(PASS_LIFETIME));
+            ends.insert((end, Ending::Pass(message.as_str().to_owned())));
+            pass_ends.insert(message.as_str().to_owned(), end);
         })?;
+        let last_entry = self.store.last_entry()?;
         self.table.replace_flags(fresh);
-        self.ends = ends;
+        (self.ends, self.pass_ends) = (ends, pass_ends);
+        self.trail.send_replace(last_entry);
         Ok(())
     }
 
@@ -375,6 +424,7 @@ impl Action {
             Action::Expire { subject, kind: Kind::Suspend } => ("end of suspend", subject.as_str()),
             Action::Pass { message } => ("pass", message.as_str()),
             Action::ForgetPass { message } => ("end of pass", message.as_str()),
+            Action::Drop { mail, .. } => ("drop", mail.as_str()),
         }
     }
 }

@@ -11,7 +11,7 @@ mod faulty;
 
 use faulty::{Fate, Fault, FaultyDisk};
 use outgoingd::audit;
-use outgoingd::change::{self, Action, Change, Effect, Origin, Terms};
+use outgoingd::change::{self, Action, Change, Effect, Mail, Origin, Terms};
 use outgoingd::clock::Clock;
 use outgoingd::flag::{Flag, Kind, Timestamp, Verdict};
 use outgoingd::keeper::Keeper;
@@ -74,6 +74,8 @@ impl Model {
             Action::Pass { message } if self.passes.insert(message.as_str().to_owned()) => Effect::Given,
             Action::ForgetPass { message } if self.passes.remove(message.as_str()) => Effect::Removed,
             Action::Pass { .. } | Action::ForgetPass { .. } => Effect::Unchanged,
+            Action::Drop { mail, .. } if self.passes.remove(mail.as_str()) => Effect::Removed,
+            Action::Drop { .. } => Effect::Recorded,
             Action::Set { subject, kind, .. } | Action::Clear { subject, kind } | Action::Expire { subject, kind } => {
                 let key = (subject.as_str().to_owned(), *kind as u8);
                 let flag = self.flags.get(&key);
@@ -85,7 +87,7 @@ impl Model {
                 match &effect {
                     Effect::Put(flag) => drop(self.flags.insert(key, flag.clone())),
                     Effect::Removed => drop(self.flags.remove(&key)),
-                    Effect::Unchanged | Effect::Given => {}
+                    Effect::Unchanged | Effect::Given | Effect::Recorded => {}
                 }
                 effect
             }
@@ -153,6 +155,11 @@ fn script() -> Vec<Step> {
                 set(from + 3, Kind::Suspend, None),
                 change(Action::Clear { subject: subject(from + 2), kind: Kind::Hold }),
                 change(Action::ForgetPass { message: message(from) }),
+                change(Action::Pass { message: message(from + 1) }),
+            ]),
+            Step::Commit(vec![
+                change(Action::Drop { mail: Mail::Message(message(from + 1)), reason: Some("spam".to_owned()) }),
+                change(Action::Drop { mail: Mail::Of(subject(from)), reason: None }),
             ]),
             one(change(Action::Expire { subject: subject(from + 1), kind: Kind::Suspend })),
         ]

@@ -7,6 +7,12 @@
 use super::text::Verdict;
 use serde::{Deserialize, Serialize};
 
+/// Most messages, or things dropped, that one request may name.
+pub const MAX_MESSAGES: usize = 1000;
+
+/// Most subjects that one [`Request::Judge`] may name.
+pub const MAX_SUBJECTS: usize = 100;
+
 /// What a client sends: a request, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
@@ -75,6 +81,58 @@ pub enum Request {
     Stats,
     /// Waits, a bounded time, until the fallback file shows all that was changed before. [`Reply::Settled`].
     Settle,
+    /// What holds for messages on Exim's queue, whose senders are read as a lookup reads them. [`Reply::Judged`].
+    Judge {
+        /// Whom it is about, at most [`MAX_SUBJECTS`], which need not exist; none: everyone.
+        subjects: Vec<String>,
+        /// The messages, at most [`MAX_MESSAGES`]. None is allowed: the subjects are looked at.
+        messages: Vec<Sent>,
+    },
+    /// Writes into the audit trail that messages are being removed from Exim's queue. It comes before the removal, so that
+    /// the trail has what was ordered; what Exim did is in Exim's log. A pass of such a message is given up in the same
+    /// transaction. [`Reply::Counted`].
+    Drop {
+        /// What is removed, at most [`MAX_MESSAGES`].
+        dropped: Vec<Dropped>,
+    },
+    /// One page of all passes, in the order of their message ids. [`Reply::Passes`].
+    Passes {
+        /// The message id behind which the page starts.
+        after: Option<String>,
+    },
+    /// Gives up passes of messages that are gone. [`Reply::Counted`].
+    Forget {
+        /// At most [`MAX_MESSAGES`]; one without a pass counts for nothing.
+        message_ids: Vec<String>,
+    },
+    /// What may stay held, as the configuration says it now. [`Reply::Retention`].
+    Retention,
+    /// Follows the audit trail: many [`Reply::Events`] on this connection, until either side closes it or
+    /// [`Reply::Refused`] says why it ends. Whatever the peer sends meanwhile ends it.
+    Watch {
+        /// Only entries about this subject or message.
+        subject: Option<String>,
+        /// The sequence number behind which to start; none: what comes from now on.
+        after: Option<u64>,
+    },
+}
+
+/// A message on Exim's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Exim's message id.
+    pub message_id: String,
+    /// Who sent it, as Exim would ask.
+    pub identity: String,
+}
+
+/// What is removed from Exim's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// A message id, or the subject whose held mail it is.
+    pub subject: String,
+    /// Why, for administrators.
+    pub reason: Option<String>,
 }
 
 /// The two flags.
@@ -137,6 +195,50 @@ pub enum Reply {
         /// Why the fallback file does not show what was changed.
         warning: Option<String>,
     },
+    /// Answer to [`Request::Judge`]: one for each message, in their order.
+    Judged(Vec<Judgement>),
+    /// Answer to [`Request::Drop`] and [`Request::Forget`].
+    Counted {
+        /// How many were recorded, or given up.
+        count: u32,
+    },
+    /// Answer to [`Request::Passes`].
+    Passes {
+        /// The page.
+        message_ids: Vec<String>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// Answer to [`Request::Retention`].
+    Retention(Retention),
+    /// Answers to [`Request::Watch`]. The first comes at once and says that nothing is missed from now on; an empty one
+    /// comes at least every ten seconds and says that the daemon is still there.
+    Events {
+        /// What has been done, oldest first.
+        entries: Vec<LogEntry>,
+    },
+}
+
+/// What holds for one message on Exim's queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// The verdict on its sender, a pass not counted. `Ok` where the identity is none.
+    pub verdict: Verdict,
+    /// Whether the message has a pass.
+    pub passed: bool,
+    /// The subject of the flag that decides; none: no flag does.
+    pub through: Option<String>,
+    /// Whether one of the subjects asked about covers the sender, or none was asked about.
+    pub covered: bool,
+}
+
+/// What may stay held, for each held subject by itself; none: whatever there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Oldest message, in seconds.
+    pub max_age: Option<u64>,
+    /// Most messages.
+    pub max_messages: Option<u64>,
 }
 
 /// A request that was not carried out.
@@ -235,6 +337,8 @@ pub enum Action {
     HoldExpired,
     /// A suspend reached its end.
     SuspendExpired,
+    /// Mail was to be removed from Exim's queue.
+    Drop,
 }
 
 /// Outcome of one batch of an import.
@@ -351,14 +455,25 @@ mod tests {
             requests.push(Request::Clear { kind, subject: subject() });
             requests.push(Request::List { kind: Some(kind), after: Some((subject(), kind)) });
         }
+        let message = || "1rABCD-000abc-XY".to_owned();
+        let sent = Sent { message_id: message(), identity: subject() };
+        requests.extend([
+            Request::Judge { subjects: vec![subject()], messages: vec![sent] },
+            Request::Drop { dropped: vec![Dropped { subject: message(), reason: Some("spam".to_owned()) }] },
+            Request::Passes { after: Some(message()) },
+            Request::Forget { message_ids: vec![message()] },
+            Request::Retention,
+            Request::Watch { subject: Some(subject()), after: Some(7) },
+            Request::Watch { subject: None, after: None },
+        ]);
         requests
     }
 
     /// Every variant of every type of a reply.
     fn replies() -> Vec<Reply> {
-        use Action::{Hold, HoldExpired, Pass, Release, Suspend, SuspendExpired, Unsuspend};
+        use Action::{Drop, Hold, HoldExpired, Pass, Release, Suspend, SuspendExpired, Unsuspend};
         use Cause::{Invalid, NoSuchSubject, NotPermitted, RoleOff, Root, Stopping, Storage};
-        let actions = [Hold, Release, Suspend, Unsuspend, Pass, HoldExpired, SuspendExpired];
+        let actions = [Hold, Release, Suspend, Unsuspend, Pass, HoldExpired, SuspendExpired, Drop];
         let mut replies = vec![
             Reply::Changed(Changed { subject: "alice".to_owned(), changed: true, warning: Some("but".to_owned()) }),
             Reply::Flags { flags: vec![flag(Kind::Hold)], more: true },
@@ -373,6 +488,15 @@ mod tests {
         }));
         let causes = [Invalid, NoSuchSubject, Root, RoleOff, NotPermitted, Storage, Stopping];
         replies.extend(causes.map(|cause| Reply::Refused(refusal(cause))));
+        let judgement =
+            Judgement { verdict: Verdict::Hold, passed: true, through: Some("*".to_owned()), covered: true };
+        replies.extend([
+            Reply::Judged(vec![judgement]),
+            Reply::Counted { count: 3 },
+            Reply::Passes { message_ids: vec!["1rABCD-000abc-XY".to_owned()], more: true },
+            Reply::Retention(Retention { max_age: Some(2_592_000), max_messages: Some(500) }),
+            Reply::Events { entries: vec![entry(Drop)] },
+        ]);
         replies
     }
 
@@ -409,6 +533,13 @@ mod tests {
             r"\x00\x00\x01\x05alice\x01\x01\x00\x00",
             r"\x00\x01\x01\x05alice",
             r"\x00\x04\x01\x01\x01\x05alice\x01",
+            r"\x00\t\x01\x05alice\x01\x101rABCD-000abc-XY\x05alice",
+            r"\x00\n\x01\x101rABCD-000abc-XY\x01\x04spam",
+            r"\x00\x0b\x01\x101rABCD-000abc-XY",
+            r"\x00\x0c\x01\x101rABCD-000abc-XY",
+            r"\x00\r",
+            r"\x00\x0e\x01\x05alice\x01\x07",
+            r"\x00\x0e\x00\x00",
         ];
         assert_eq!(requests().into_iter().map(call).collect::<Vec<_>>(), expected);
     }
@@ -426,6 +557,14 @@ mod tests {
         assert_eq!(digest[5], r"\x07\x01\x03but");
         assert_eq!(digest[9], r"\x00\x00\x10no account alcie");
         assert_eq!(digest[15], r"\x00\x06\x10no account alcie");
+        let of_held_mail = [
+            r"\x08\x01\x01\x01\x01\x01*\x01",
+            r"\t\x03",
+            r"\n\x01\x101rABCD-000abc-XY\x01",
+            r"\x0b\x01\xfc\x00\x8d\'\x00\x01\xfb\xf4\x01",
+            r"\x0c\x01\x07\xfc\x00\xf1Se\x07\x05alice\x01\xfc\x80BUe\x00\x01\x08call 555\x04root\x00\xfb\x92\x10\x01\x03ann",
+        ];
+        assert_eq!(digest[16..], of_held_mail);
     }
 
     #[test]

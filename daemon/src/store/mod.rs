@@ -248,8 +248,25 @@ impl Store {
     /// # Errors
     ///
     /// The file cannot be read, or a record makes no sense.
-    pub fn for_each_pass(&self, each: impl FnMut(MessageId<'_>, Timestamp)) -> Result<(), StoreError> {
-        self.read(|transaction| tables::passes(transaction, each))
+    pub fn for_each_pass(&self, mut each: impl FnMut(MessageId<'_>, Timestamp)) -> Result<(), StoreError> {
+        self.passes_after(None, |message, given| {
+            each(message, given);
+            true
+        })
+    }
+
+    /// The passes behind position `after`, with the moment they were given, in the order of their message ids, for as long as
+    /// `take` says so.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a record makes no sense.
+    pub fn passes_after(
+        &self,
+        after: Option<&str>,
+        take: impl FnMut(MessageId<'_>, Timestamp) -> bool,
+    ) -> Result<(), StoreError> {
+        self.read(|transaction| tables::passes(transaction, after, take))
     }
 
     /// The flags set on `subject`, expired or not.
@@ -290,6 +307,24 @@ impl Store {
     /// The file cannot be read, or a record makes no sense.
     pub fn log_before(&self, before: Option<u64>, take: impl FnMut(u64, Entry) -> bool) -> Result<(), StoreError> {
         self.read(|transaction| tables::entries(transaction, before, take))
+    }
+
+    /// The entries of the audit trail behind sequence number `after`, oldest first, for as long as `take` says so.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a record makes no sense.
+    pub fn log_after(&self, after: u64, take: impl FnMut(u64, Entry) -> bool) -> Result<(), StoreError> {
+        self.read(|transaction| tables::entries_after(transaction, after, take))
+    }
+
+    /// The sequence number of the newest entry of the audit trail; 0 if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn last_entry(&self) -> Result<u64, StoreError> {
+        self.read(tables::last_entry)
     }
 
     /// Applies `changes`; says what each did, and what that wrote.

@@ -242,7 +242,7 @@ fn go_through(database: &Database) -> Result<Found, StoreError> {
     }
     let transaction = database.begin_read()?;
     tables::flags(&transaction, None, |_| true)?;
-    tables::passes(&transaction, |_, _| {})?;
+    tables::passes(&transaction, None, |_, _| true)?;
     tables::entries(&transaction, None, |_, _| true)?;
     Ok(found)
 }

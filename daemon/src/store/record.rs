@@ -150,11 +150,12 @@ const fn deed_number(deed: Deed) -> u8 {
         Deed::Passed => 4,
         Deed::Expired(Kind::Hold) => 5,
         Deed::Expired(Kind::Suspend) => 6,
+        Deed::Dropped => 7,
     }
 }
 
 fn deed_of(number: u8) -> Result<Deed, Damage> {
-    let deeds = [Deed::Passed]
+    let deeds = [Deed::Passed, Deed::Dropped]
         .into_iter()
         .chain(Kind::BOTH.into_iter().flat_map(|kind| [Deed::Set(kind), Deed::Cleared(kind), Deed::Expired(kind)]));
     deeds
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(decode_group(&encode_group(&group()).unwrap()).unwrap(), group());
         assert_eq!(decode_flag(&encode_flag(&flag()).unwrap()).unwrap(), flag());
         assert_eq!(decode_entry(&encode_entry(&entry()).unwrap()).unwrap(), entry());
-        for number in 0..=6 {
+        for number in 0..=7 {
             assert_eq!(deed_number(deed_of(number).unwrap()), number);
         }
     }
@@ -263,7 +264,7 @@ mod tests {
         assert!(decode_flag(&[&good[..], b"x"].concat()).is_err());
         assert!(decode_flag(&[&[2], &good[1..]].concat()).unwrap_err().0.contains("version 2"));
         assert!(decode_flag(&[]).is_err());
-        assert!(deed_of(7).is_err() && kind_of(2).is_err());
+        assert!(deed_of(8).is_err() && kind_of(2).is_err());
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use super::record::{self, Write};
 use super::{Damage, FlagRow, StoreError};
 use crate::audit::Entry;
-use crate::change::{self, Action, Change, Effect};
+use crate::change::{self, Action, Change, Effect, Mail};
 use crate::flag::{Flag, Kind, Timestamp};
 use crate::name::{MessageId, Subject};
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
@@ -54,6 +54,13 @@ impl Tables<'_> {
                 self.on_pass(message, false, Effect::Given, given)
             }
             Action::ForgetPass { message } => self.on_pass(message, true, Effect::Removed, None),
+            Action::Drop { mail: Mail::Message(message), .. } => {
+                Ok(match self.on_pass(message, true, Effect::Removed, None)? {
+                    (Effect::Unchanged, _) => (Effect::Recorded, None),
+                    forgotten => forgotten,
+                })
+            }
+            Action::Drop { mail: Mail::Of(_), .. } => Ok((Effect::Recorded, None)),
         }
     }
 
@@ -70,7 +77,7 @@ impl Tables<'_> {
         let record = match &effect {
             Effect::Put(flag) => Some(record::encode_flag(flag)?),
             Effect::Removed => None,
-            Effect::Unchanged | Effect::Given => return Ok((effect, None)),
+            Effect::Unchanged | Effect::Given | Effect::Recorded => return Ok((effect, None)),
         };
         Ok((effect, Some(Write::Flag(subject.as_str().to_owned(), key, record))))
     }
@@ -148,15 +155,21 @@ pub(super) fn flags(
     Ok(())
 }
 
-/// Hands every pass, with the moment it was given, to `each`.
+/// Hands the passes behind position `after`, with the moment they were given, to `take`, in the order of their messages, for as
+/// long as it says so.
 pub(super) fn passes(
     transaction: &ReadTransaction,
-    mut each: impl FnMut(MessageId<'_>, Timestamp),
+    after: Option<&str>,
+    mut take: impl FnMut(MessageId<'_>, Timestamp) -> bool,
 ) -> Result<(), StoreError> {
-    for row in transaction.open_table(PASSES)?.iter()? {
+    let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let table = transaction.open_table(PASSES)?;
+    for row in table.range::<&str>((start, Bound::Unbounded))? {
         let (key, record) = row?;
         let message = MessageId::new(key.value()).map_err(|error| Damage(format!("a pass for what {error}")))?;
-        each(message, record::decode_pass(record.value())?);
+        if !take(message, record::decode_pass(record.value())?) {
+            break;
+        }
     }
     Ok(())
 }
@@ -175,6 +188,27 @@ pub(super) fn entries(
         }
     }
     Ok(())
+}
+
+/// Hands the entries of the audit trail behind sequence number `after` to `take`, oldest first, for as long as it says so.
+pub(super) fn entries_after(
+    transaction: &ReadTransaction,
+    after: u64,
+    mut take: impl FnMut(u64, Entry) -> bool,
+) -> Result<(), StoreError> {
+    let table = transaction.open_table(AUDIT)?;
+    for row in table.range((Bound::Excluded(after), Bound::Unbounded))? {
+        let (sequence, record) = row?;
+        if !take(sequence.value(), record::decode_entry(record.value())?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The sequence number of the newest entry of the audit trail; 0 if there is none.
+pub(super) fn last_entry(transaction: &ReadTransaction) -> Result<u64, StoreError> {
+    Ok(transaction.open_table(AUDIT)?.last()?.map_or(0, |(sequence, _)| sequence.value()))
 }
 
 type Row<'a> = (redb::AccessGuard<'a, (&'static [u8], u8)>, redb::AccessGuard<'a, &'static [u8]>);

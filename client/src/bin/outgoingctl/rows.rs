@@ -237,6 +237,7 @@ pub(crate) const fn action(action: Action) -> &'static str {
         Action::Pass => "pass",
         Action::HoldExpired => "hold-expired",
         Action::SuspendExpired => "suspend-expired",
+        Action::Drop => "drop",
     }
 }
 

@@ -1,0 +1,133 @@
+//! Following the audit trail: what is new in it, page by page, for one peer who watches.
+//!
+//! Nothing is queued for a peer. The writer says how far the trail goes, each follower remembers how far it has come and
+//! reads what is between from the store; so a slow one takes no memory and misses nothing but entries that were given up by
+//! age before it came to them. It is told of an entry when lookups see what that records, not before.
+
+use crate::held;
+use crate::requests::{Requests, size_of_entry, stopping, unreadable};
+use crate::stop::Stop;
+use crate::wire;
+use outgoingd_client::protocol::message::{LogEntry, Refusal};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{self, Instant};
+
+/// How long a watcher hears nothing when nothing happens: half of what the protocol promises.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Pause behind a page with which a follower has caught up. Whatever comes meanwhile is one page, so that many watchers and
+/// many changes at once do not keep the disk and a core busy.
+const REST: Duration = Duration::from_millis(20);
+
+/// A page ends when it has about this many bytes: little enough for a slow peer to take in time.
+const PAGE: usize = 64 << 10;
+
+/// And when so many entries were looked at, whether they are wanted or not.
+const LOOKED_AT: usize = 10_000;
+
+/// One peer's way along the audit trail.
+#[derive(Debug)]
+pub struct Follower {
+    requests: Requests,
+    stop: Stop,
+    /// How far the trail goes.
+    trail: watch::Receiver<u64>,
+    /// Only entries about this.
+    about: Option<String>,
+    /// The entry up to which all were looked at.
+    position: u64,
+    /// The end of the pause.
+    rest: Instant,
+    /// When there was something to tell, or to say that there is nothing.
+    told: Option<Instant>,
+}
+
+impl Follower {
+    /// Starts behind sequence number `after`, or now.
+    ///
+    /// # Errors
+    ///
+    /// `about` is no subject and no message id, or the state cannot be read.
+    pub async fn new(requests: &Requests, about: Option<&str>, after: Option<u64>) -> Result<Follower, Refusal> {
+        let about = about.map(held::mail).transpose()?.map(|mail| mail.as_str().to_owned());
+        let trail = requests.writer.trail();
+        let newest = *trail.borrow();
+        let position = match after {
+            // Of a moment ago, and not shown yet; or of another state, such as one before a backup was put back.
+            Some(after) if after > newest => {
+                let last = |this: &Requests| this.store.last_entry().map_err(|error| unreadable(&error));
+                after.min(requests.blocking(last).await?.max(newest))
+            }
+            Some(after) => after,
+            None => newest,
+        };
+        let (requests, stop) = (requests.clone(), requests.stop.clone());
+        Ok(Follower { requests, stop, trail, about, position, rest: Instant::now(), told: None })
+    }
+
+    /// What comes next, oldest first, or nothing: at the first call, and when nothing has happened for some seconds.
+    ///
+    /// # Errors
+    ///
+    /// The daemon stops, or the state cannot be read. There is no more behind that.
+    pub async fn next(&mut self) -> Result<Vec<LogEntry>, Refusal> {
+        while !self.stop.is_said() {
+            let behind = self.position < *self.trail.borrow_and_update();
+            let entries = if behind { self.page().await? } else { Vec::new() };
+            let heard_of = self.told.is_some_and(|told| told.elapsed() < HEARTBEAT);
+            if !entries.is_empty() || !heard_of {
+                self.told = Some(Instant::now());
+                return Ok(entries);
+            }
+            if behind {
+                continue;
+            }
+            let told = self.told.unwrap_or_else(Instant::now);
+            tokio::select! {
+                changed = self.trail.changed() => if changed.is_err() { break },
+                () = time::sleep_until(told + HEARTBEAT) => {}
+                () = self.stop.stopped() => {}
+            }
+        }
+        Err(stopping())
+    }
+
+    /// The next page, and a step on.
+    async fn page(&mut self) -> Result<Vec<LogEntry>, Refusal> {
+        time::sleep_until(self.rest).await;
+        let (newest, after, about) = (*self.trail.borrow_and_update(), self.position, self.about.clone());
+        let page = self.requests.blocking(move |this| this.events(about.as_deref(), after, newest)).await;
+        let (entries, position) = page?;
+        self.position = position;
+        if position >= newest {
+            self.rest = Instant::now() + REST;
+        }
+        Ok(entries)
+    }
+}
+
+impl Requests {
+    /// One page of the entries behind `after` and up to `newest`, and the one up to which all were looked at.
+    fn events(&self, about: Option<&str>, after: u64, newest: u64) -> Result<(Vec<LogEntry>, u64), Refusal> {
+        let (mut entries, mut size, mut looked_at, mut position) = (Vec::new(), 0, 0, newest);
+        let walked = self.store.log_after(after, |sequence, entry| {
+            if sequence > newest {
+                return false;
+            }
+            if size >= PAGE || looked_at >= LOOKED_AT || !self.goes_on() {
+                position = sequence - 1;
+                return false;
+            }
+            looked_at += 1;
+            if about.is_none_or(|about| about == entry.subject) {
+                let entry = wire::entry(sequence, entry);
+                size += size_of_entry(&entry);
+                entries.push(entry);
+            }
+            true
+        });
+        walked.map_err(|error| unreadable(&error))?;
+        Ok((entries, position))
+    }
+}

@@ -1,0 +1,126 @@
+//! What administrators ask and say about mail on Exim's queue: the verdicts on its senders, passes, what is removed, how much
+//! may stay held.
+//!
+//! The daemon never looks into the queue and never touches it: `outgoingctl` does, and asks here. So a judgement holds for
+//! what it was asked about, at this moment, and a removal is on record before it is carried out, which the daemon does not
+//! see. The bounds on how much may stay are kept here for `outgoingctl sweep`, and in force when that runs.
+
+use crate::answer;
+use crate::change::{Action, Change, Effect, Mail, Origin};
+use crate::flag::{self, Timestamp, Verdict};
+use crate::name::{MessageId, Subject};
+use crate::requests::{PAGE, Requests, invalid, subject, unreadable};
+use crate::table::Table;
+use outgoingd_client::protocol::message::{
+    Cause, Dropped, Judgement, MAX_MESSAGES, MAX_SUBJECTS, Refusal, Reply, Retention, Sent,
+};
+use outgoingd_client::protocol::text;
+use std::collections::BTreeSet;
+
+/// What holds for one message at `now`, and whether `subjects`, in normal form, cover its sender.
+#[must_use]
+pub fn judgement(sent: &Sent, subjects: &BTreeSet<&str>, table: &Table, now: Timestamp) -> Judgement {
+    let passed = MessageId::new(&sent.message_id).is_ok_and(|message| table.has_pass(&message));
+    let raw = sent.identity.as_str();
+    let can_be_asked = raw.len() <= text::MAX_REQUEST && !raw.contains('\n');
+    let Some(identity) = can_be_asked.then(|| answer::read(raw, table, now).ok()).flatten() else {
+        return Judgement { verdict: text::Verdict::Ok, passed, through: None, covered: false };
+    };
+    let covered = subjects.is_empty()
+        || if identity.is_root() {
+            // Whatever is done to everyone is not done to root.
+            subjects.contains("root")
+        } else {
+            table.covering(&identity).iter().any(|name| subjects.contains(name.as_str()))
+        };
+    let deciding = table.deciding(&identity, now);
+    let verdict = deciding.as_ref().map_or(Verdict::Ok, |(_, kind)| (*kind).into());
+    Judgement { verdict: verdict.into(), passed, through: deciding.map(|(name, _)| name), covered }
+}
+
+/// Takes the name of mail on the queue: a message id, or a subject.
+pub(crate) fn mail(raw: &str) -> Result<Mail, Refusal> {
+    match MessageId::new(raw.trim()) {
+        Ok(message) => Ok(Mail::Message(message.into_owned())),
+        Err(_) => subject(raw).map(Mail::Of),
+    }
+}
+
+impl Requests {
+    /// All of it is in memory.
+    pub(crate) fn judge(&self, subjects: &[String], messages: &[Sent]) -> Result<Reply, Refusal> {
+        few("subjects", subjects.len(), MAX_SUBJECTS)?;
+        few("messages", messages.len(), MAX_MESSAGES)?;
+        let subjects = subjects.iter().map(|raw| subject(raw)).collect::<Result<Vec<_>, _>>()?;
+        let subjects = subjects.iter().map(Subject::as_str).collect();
+        let now = self.clock.now();
+        Ok(Reply::Judged(messages.iter().map(|sent| judgement(sent, &subjects, &self.table, now)).collect()))
+    }
+
+    /// Says how many entries it made. Whether the server sends mail does not matter: what waits may have come before.
+    pub(crate) async fn record_drop(
+        &self,
+        origin: Result<Origin, Refusal>,
+        dropped: Vec<Dropped>,
+    ) -> Result<Reply, Refusal> {
+        let origin = origin?;
+        few("messages", dropped.len(), MAX_MESSAGES)?;
+        let change = |Dropped { subject, reason }| {
+            let mail = mail(&subject)?;
+            let wrong = |error| Refusal {
+                cause: Cause::Invalid,
+                message: format!("nothing was recorded: the reason {error}; write one short line"),
+            };
+            let reason = reason.as_deref().map(flag::reason).transpose().map_err(wrong)?.flatten();
+            Ok(Change { origin: origin.clone(), action: Action::Drop { mail, reason } })
+        };
+        self.write_counted(dropped.into_iter().map(change).collect::<Result<_, _>>()?).await
+    }
+
+    pub(crate) async fn forget(
+        &self,
+        origin: Result<Origin, Refusal>,
+        message_ids: &[String],
+    ) -> Result<Reply, Refusal> {
+        let origin = origin?;
+        few("messages", message_ids.len(), MAX_MESSAGES)?;
+        let change = |raw: &String| {
+            let message = MessageId::new(raw.trim()).map_err(|error| invalid(raw, &error))?.into_owned();
+            Ok(Change { origin: origin.clone(), action: Action::ForgetPass { message } })
+        };
+        self.write_counted(message_ids.iter().map(change).collect::<Result<_, _>>()?).await
+    }
+
+    async fn write_counted(&self, changes: Vec<Change>) -> Result<Reply, Refusal> {
+        let effects = self.write(changes).await?;
+        let count = effects.iter().filter(|effect| **effect != Effect::Unchanged).count();
+        Ok(Reply::Counted { count: u32::try_from(count).unwrap_or(u32::MAX) })
+    }
+
+    pub(crate) fn passes(&self, after: Option<&str>) -> Result<Reply, Refusal> {
+        let (mut message_ids, mut size, mut more) = (Vec::new(), 0, false);
+        let walked = self.store.passes_after(after, |message, _| {
+            if size >= PAGE || !self.goes_on() {
+                more = true;
+                return false;
+            }
+            size += message.as_str().len();
+            message_ids.push(message.as_str().to_owned());
+            true
+        });
+        walked.map_err(|error| unreadable(&error))?;
+        Ok(Reply::Passes { message_ids, more })
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        let policy = self.policy();
+        Retention { max_age: policy.held.max_age.map(|age| age.0.as_secs()), max_messages: policy.held.max_messages }
+    }
+}
+
+fn few(what: &str, count: usize, most: usize) -> Result<(), Refusal> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Refusal { cause: Cause::Invalid, message: format!("{count} {what} at once; send at most {most}") })
+}
