@@ -2,11 +2,12 @@
 //!
 //! - [`Exim`]: a real Exim that listens on a loopback port, with or without the project's snippets.
 //! - [`Outside`]: the mail server of the outside world; it keeps what reaches it.
+//! - [`Queued`]: a message that is put straight into the spool.
 //! - [`Daemon`]: the real `outgoingd`, asked through the real `outgoingctl`.
 //! - [`Impostor`]: something else on the daemon's socket.
 //! - [`Hostile`]: users of the same host who wish the daemon ill.
 //! - [`Host`]: the directories of a Debian host, to put the snippets in as an administrator does.
-//! - [`Bed`]: the first three, put together.
+//! - [`Bed`]: an Exim with the snippets, an outside world and a daemon, put together.
 //! - [`Stage`]: an Exim with the snippets, an outside world and an impostor, put together.
 //! - [`smtp::Session`], [`Letter`]: a mail program, and what it sends.
 //!
@@ -41,7 +42,7 @@ pub use self::bed::Bed;
 pub use self::command::Finished;
 pub use self::daemon::Daemon;
 pub use self::exim::{
-    Delivery, Exim, EximBuilder, Policy, QueuedMessage, RETRY_AS_ON_DEBIAN, RETRY_FOR_SECONDS, RETRY_NEVER,
+    Delivery, Exim, EximBuilder, Policy, Queued, QueuedMessage, RETRY_AS_ON_DEBIAN, RETRY_FOR_SECONDS, RETRY_NEVER,
 };
 pub use self::host::Host;
 pub use self::hostile::{Attack, Hostile, User};

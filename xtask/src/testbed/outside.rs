@@ -3,13 +3,17 @@
 //! It takes everything until told to refuse it. The server stops listening when the value is dropped; connections that are still
 //! open end with their peer or after a minute of silence.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+/// How long a test waits for a message to be stalled.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A message that has arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +37,18 @@ pub struct Outside {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
+    /// Something about stalled messages has changed.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     received: Vec<Received>,
     refusal: Option<String>,
+    refusals: HashMap<String, String>,
+    delay: Duration,
+    stalling: bool,
+    stalled: usize,
     closing: bool,
 }
 
@@ -73,20 +83,60 @@ impl Outside {
         self.received().into_iter().flat_map(|message| message.recipients).collect()
     }
 
-    /// From now on answers every recipient by `reply`.
+    /// How many messages have arrived so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.shared.state().received.len()
+    }
+
+    /// From now on answers every recipient by `reply`: `450 not now`, `550 never`.
     pub fn refuse_everyone(&self, reply: &str) {
         self.shared.state().refusal = Some(reply.to_owned());
     }
 
+    /// From now on answers this recipient by `reply`.
+    pub fn refuse(&self, recipient: &str, reply: &str) {
+        self.shared.state().refusals.insert(recipient.to_owned(), reply.to_owned());
+    }
+
     /// Takes everything again.
     pub fn accept_everyone(&self) {
-        self.shared.state().refusal = None;
+        let mut state = self.shared.state();
+        state.refusal = None;
+        state.refusals.clear();
+    }
+
+    /// From now on takes this long over each message, once it is there as a whole.
+    pub fn take_time(&self, delay: Duration) {
+        self.shared.state().delay = delay;
+    }
+
+    /// From now on leaves the client of each message without an answer, once the message is there as a whole, until
+    /// [`Outside::go_on`]. Only then is it received, also if its client has gone by then.
+    pub fn stall(&self) {
+        self.shared.state().stalling = true;
+    }
+
+    /// Waits until so many messages are stalled: their clients are in the middle of a delivery.
+    pub fn wait_until_stalled(&self, messages: usize) -> Result<()> {
+        let state = self.shared.state();
+        let waited = self.shared.changed.wait_timeout_while(state, PATIENCE, |state| state.stalled < messages);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        ensure!(state.stalled >= messages, "{} of {messages} messages are stalled after {PATIENCE:?}", state.stalled);
+        Ok(())
+    }
+
+    /// Answers all stalled messages, and stalls no more.
+    pub fn go_on(&self) {
+        self.shared.state().stalling = false;
+        self.shared.changed.notify_all();
     }
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
         self.shared.state().closing = true;
+        self.shared.changed.notify_all();
         // Wakes the acceptor; if even that fails it stays, harmless, until the process ends.
         if TcpStream::connect(self.address).is_ok()
             && let Some(acceptor) = self.acceptor.take()
@@ -103,6 +153,26 @@ impl Shared {
 
     fn keep(&self, message: Received) {
         self.state().received.push(message);
+    }
+
+    /// What this recipient is answered by instead of being taken.
+    fn refusal(&self, recipient: &str) -> Option<String> {
+        let state = self.state();
+        state.refusals.get(recipient).or(state.refusal.as_ref()).cloned()
+    }
+
+    /// Returns when a message may be answered.
+    fn dawdle(&self) {
+        let delay = self.state().delay;
+        thread::sleep(delay);
+        let mut state = self.state();
+        if !state.stalling {
+            return;
+        }
+        state.stalled += 1;
+        self.changed.notify_all();
+        let waited = self.changed.wait_while(state, |state| state.stalling && !state.closing);
+        waited.unwrap_or_else(PoisonError::into_inner).stalled -= 1;
     }
 }
 
@@ -160,8 +230,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn recipient(&mut self, recipient: String) -> io::Result<()> {
-        let refusal = self.shared.state().refusal.clone();
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = self.shared.refusal(&recipient) {
             return self.say(&refusal);
         }
         self.recipients.push(recipient);
@@ -179,6 +248,7 @@ impl<'a> Conversation<'a> {
             data.push_str(line.strip_prefix('.').unwrap_or(&line));
             data.push('\n');
         }
+        self.shared.dawdle();
         self.shared.keep(Received { sender: self.sender.clone(), recipients: self.recipients.clone(), data });
         self.say("250 message taken")
     }

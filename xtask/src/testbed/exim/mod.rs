@@ -11,6 +11,8 @@
 mod configuration;
 mod expansion;
 mod queue;
+mod queued;
+mod spool;
 mod submission;
 mod traces;
 
@@ -32,6 +34,7 @@ use super::smtp::Session;
 pub use self::configuration::{EximBuilder, Policy, RETRY_AS_ON_DEBIAN, RETRY_FOR_SECONDS, RETRY_NEVER};
 pub use self::expansion::Expansion;
 pub use self::queue::QueuedMessage;
+pub use self::queued::Queued;
 pub use self::submission::{Delivery, Submission};
 
 /// The program.
