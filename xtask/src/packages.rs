@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each package, and a file by which its presence is known.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("exim4-daemon-heavy", "/usr/sbin/exim4"),
     ("exim4-base", "/usr/sbin/exim_dumpdb"),
     ("systemd", "/usr/bin/systemd-socket-activate"),
@@ -22,6 +22,8 @@ const NEEDED: [(&str, &str); 8] = [
     ("strace", "/usr/bin/strace"),
     // A mail program that speaks TLS.
     ("python3", "/usr/bin/python3"),
+    // A terminal for a program.
+    ("bsdutils", "/usr/bin/script"),
     // A clock for the daemon that a test sets.
     ("faketime", "/usr/bin/faketime"),
 ];

@@ -152,7 +152,7 @@ fn a_link_that_somebody_can_make_point_elsewhere_is_followed_once() -> Result<()
     daemon.start_again()?;
     fs::remove_file(theirs.join("link"))?;
     symlink(&elsewhere, theirs.join("link"))?;
-    daemon.must(&["release", "alice"])?;
+    daemon.must(&["release", "--keep", "alice"])?;
     daemon.must(&["hold", "alice"])?;
     assert_eq!(fs::read_dir(&elsewhere)?.count(), 0);
     assert!(fs::read_to_string(real.join("fallback"))?.contains("alice: hold"));

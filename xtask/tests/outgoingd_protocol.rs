@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
+use xtask::testbed::daemon::{EXIM_VARIABLE, NO_EXIM};
 use xtask::testbed::{Daemon, wait_until};
 
 /// Longer than anything here takes, shorter than anybody's patience.
@@ -68,6 +69,7 @@ fn ctl_by_nobody(daemon: &Daemon, arguments: &[&str]) -> Result<Output> {
         .arg("--socket")
         .arg(daemon.socket())
         .args(arguments)
+        .env(EXIM_VARIABLE, NO_EXIM)
         .output()?)
 }
 
@@ -323,6 +325,7 @@ fn an_administrator_in_another_pid_namespace_is_served() -> Result<()> {
             .arg("--socket")
             .arg(&socket)
             .args(["hold", "alice"])
+            .env(EXIM_VARIABLE, NO_EXIM)
             .output()?;
         Ok(held.status.success())
     });

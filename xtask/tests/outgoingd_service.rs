@@ -99,8 +99,9 @@ fn a_configuration_that_is_replaced_is_read_without_a_word_from_anybody() -> Res
     fs::write(&new, format!("mail-send = false\n{good}"))?;
     fs::rename(&new, daemon.configuration())?;
     wait_until("the role to be off", PATIENCE, || Ok(daemon.ctl(&["hold", "alice"])?.stderr.contains("MailSend")))?;
-    for verb in ["hold", "release", "suspend", "unsuspend"] {
-        let refused = daemon.ctl(&[verb, "alice"])?;
+    let verbs: [&[&str]; 4] = [&["hold"], &["release", "--keep"], &["suspend"], &["unsuspend"]];
+    for verb in verbs {
+        let refused = daemon.ctl(&[verb, &["alice"]].concat())?;
         assert!(refused.code() == 1 && refused.stderr.contains("MailSend role is off"), "{refused:?}");
     }
     Ok(())
@@ -115,7 +116,7 @@ fn accounts_and_owners_are_followed_and_a_wrong_list_keeps_the_last_good_one() -
     wait_until("the new account", PATIENCE, || Ok(daemon.ctl(&["hold", "newcomer"])?.code() == 0))?;
     fs::write(daemon.home().join("owners"), "shop.test: newcomer\nnew.test: alice\n")?;
     wait_until("the new owner", PATIENCE, || Ok(ask(&daemon, "check bob@new.test")? == "hold"))?;
-    daemon.must(&["release", "newcomer"])?;
+    daemon.must(&["release", "--keep", "newcomer"])?;
     assert_eq!(ask(&daemon, "check bob@shop.test")?, "ok");
     wait_until("the fallback file", PATIENCE, || {
         Ok(fs::read_to_string(daemon.fallback())?.contains("*@new.test: hold"))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 use xtask::soak::kill_under_load;
+use xtask::testbed::daemon::{EXIM_VARIABLE, NO_EXIM};
 use xtask::testbed::{Daemon, wait_until};
 
 fn state_file(daemon: &Daemon) -> PathBuf {
@@ -41,7 +42,7 @@ fn an_acknowledged_change_survives_kill_9_and_stands_in_the_fallback_file() -> R
         assert_eq!(daemon.must(&["--json", "log"])?.lines().count(), round + 1);
         assert_eq!(sorted(&fs::read_to_string(daemon.fallback())?), sorted(&fallback));
     }
-    daemon.must(&["release", "user0"])?;
+    daemon.must(&["release", "--keep", "user0"])?;
     daemon.kill9()?;
     daemon.start_again()?;
     assert!(daemon.must(&["check", "user0"])?.starts_with("ok"));
@@ -96,6 +97,7 @@ fn exims_user_with_its_own_group_alone_may_ask_and_read() -> Result<()> {
             .args(["--reuid=Debian-exim", "--regid=Debian-exim", "--clear-groups", "--"])
             .arg(program)
             .args(arguments)
+            .env(EXIM_VARIABLE, NO_EXIM)
             .output()
     };
     let socket = daemon.socket().display().to_string();

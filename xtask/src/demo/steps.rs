@@ -116,7 +116,7 @@ impl Scene {
         let quoted = |word: &&str| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() };
         let words: Vec<String> = arguments.iter().map(quoted).collect();
         self.story.command(&format!("outgoingctl {}", words.join(" ")))?;
-        let finished = self.bed.daemon.ctl(arguments)?;
+        let finished = self.bed.ctl(arguments)?;
         self.story.output(&finished.stdout)?;
         self.story.output(&finished.stderr)?;
         Ok(finished)
@@ -177,11 +177,12 @@ impl Scene {
     pub(super) fn say_how_to_go_on(&mut self) -> Result<()> {
         let Bed { exim, daemon, .. } = &self.bed;
         // Only in there is the private configuration Exim's own.
-        let exim4 = format!("nsenter -m -t {} exim4", exim.pid());
+        let inside = format!("nsenter -m -t {}", exim.pid());
+        let exim4 = format!("{inside} exim4");
         let (program, socket) = (daemon.program("outgoingctl"), daemon.socket());
         let lines = [
             ("socket", socket.display().to_string()),
-            ("outgoingctl", format!("{} --socket {} list", program.display(), socket.display())),
+            ("outgoingctl", format!("{inside} {} --socket {} list", program.display(), socket.display())),
             ("send", format!("{exim4} -odf -oMai carol -f carol@local.test {FRIEND} </etc/hostname")),
             ("queue", format!("{exim4} -bp    and to run it: {exim4} -q")),
             ("SMTP", format!("{}, AUTH PLAIN with any login and password", exim.address())),

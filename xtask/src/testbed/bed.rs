@@ -2,12 +2,20 @@
 //!
 //! The accounts are alice, bob and carol; alice owns the domain `shop.test`, carol owns `evil.test` and `bücher.test`. Nobody is
 //! held.
+//!
+//! `outgoingctl` can be run in two places: beside this Exim ([`Bed::ctl`]), which is then the one whose queue it reads, and
+//! where there is no Exim ([`Daemon::ctl`]).
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use super::daemon::Daemon;
-use super::exim::{Exim, EximBuilder, Policy};
+use anyhow::{Result, bail, ensure};
+
+use super::command::Finished;
+use super::daemon::{Daemon, EXIM_VARIABLE};
+use super::exim::{EXIM, Exim, EximBuilder, Policy};
 use super::outside::Outside;
+use super::running::Running;
 
 /// All of it; stopped in the order of the fields.
 #[derive(Debug)]
@@ -64,4 +72,81 @@ impl Bed {
     pub fn waiting(&self, id: &str) -> Result<Vec<String>> {
         Ok(self.exim.queued(id)?.map(|message| message.remaining).unwrap_or_default())
     }
+
+    /// `outgoingctl` beside this Exim, to be started by the caller.
+    #[must_use]
+    pub fn ctl_command(&self, arguments: &[&str]) -> Command {
+        let words = self.ctl_words(&self.daemon.program("outgoingctl"), arguments);
+        self.exim.command_beside(&borrowed(&words))
+    }
+
+    /// Runs `outgoingctl` beside this Exim.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<Finished> {
+        self.ctl_with_input(arguments, "")
+    }
+
+    /// The same with something to read.
+    pub fn ctl_with_input(&self, arguments: &[&str], input: &str) -> Result<Finished> {
+        let words = self.ctl_words(&self.daemon.program("outgoingctl"), arguments);
+        self.exim.run_beside(&borrowed(&words), input)
+    }
+
+    /// Runs `outgoingctl` beside this Exim, which must succeed, and returns what it printed.
+    pub fn must(&self, arguments: &[&str]) -> Result<String> {
+        let finished = self.ctl(arguments)?;
+        if !finished.status.success() {
+            bail!("outgoingctl {arguments:?}: {finished:?}\n{}", self.daemon.log());
+        }
+        Ok(finished.stdout)
+    }
+
+    /// Runs `outgoingctl` beside this Exim as a Unix user other than root.
+    pub fn ctl_by(&self, user: &str, arguments: &[&str]) -> Result<Finished> {
+        let words = self.ctl_words(&self.public_ctl()?, arguments);
+        self.exim.run_beside(&[&["runuser", "-u", user, "--"], &borrowed(&words)[..]].concat(), "")
+    }
+
+    /// Runs `outgoingctl` beside this Exim on a terminal of 100 columns, on which this is typed, and then Ctrl-D.
+    ///
+    /// What the terminal shows is the standard output, lines ended by `\r\n`: both outputs, and what is typed.
+    pub fn ctl_on_terminal(&self, arguments: &[&str], typed: &str) -> Result<Finished> {
+        let words = self.ctl_words(&self.daemon.program("outgoingctl"), arguments);
+        self.on_terminal(&borrowed(&words), typed)
+    }
+
+    /// Runs any program beside this Exim on such a terminal.
+    pub fn on_terminal(&self, words: &[&str], typed: &str) -> Result<Finished> {
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+        let line = format!("stty rows 24 cols 100 && exec {}", quoted.join(" "));
+        self.exim.run_beside(&["env", "SHELL=/bin/sh", "script", "-qec", &line, "/dev/null"], typed)
+    }
+
+    /// Starts `outgoingctl` beside this Exim, and returns when it runs.
+    pub fn spawn_ctl(&self, arguments: &[&str]) -> Result<Running> {
+        Running::start(&mut self.ctl_command(arguments), &self.daemon.program("outgoingctl"))
+    }
+
+    fn ctl_words(&self, program: &Path, arguments: &[&str]) -> Vec<String> {
+        let socket = self.daemon.socket();
+        let program = [program, Path::new("--socket"), &socket].map(|word| word.display().to_string());
+        let mut words = vec!["env".to_owned(), format!("{EXIM_VARIABLE}={EXIM}")];
+        words.extend(program);
+        words.extend(arguments.iter().map(ToString::to_string));
+        words
+    }
+
+    /// A copy that every user may run: the tree of the sources may be closed to them.
+    fn public_ctl(&self) -> Result<PathBuf> {
+        let copy = self.exim.home().join("outgoingctl");
+        // By a process of its own: a descriptor for writing that another test's child inherits would make the program busy. A copy
+        // that runs stays as it is, under no name.
+        let program = self.daemon.program("outgoingctl");
+        let copied = Command::new("cp").arg("--remove-destination").arg(&program).arg(&copy).status()?;
+        ensure!(copied.success(), "cannot copy {}", program.display());
+        Ok(copy)
+    }
+}
+
+fn borrowed(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
 }

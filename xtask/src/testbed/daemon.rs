@@ -30,6 +30,12 @@ const EXIM_GROUP: &str = "Debian-exim";
 /// A user whom nothing belongs to.
 pub const UNPRIVILEGED: &str = "nobody";
 
+/// What tells `outgoingctl` which program Exim is.
+pub const EXIM_VARIABLE: &str = "OUTGOINGCTL_EXIM";
+
+/// An Exim that is not there.
+pub const NO_EXIM: &str = "/nonexistent/exim";
+
 /// How long starting, reloading and stopping may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -360,16 +366,25 @@ impl Daemon {
         }
     }
 
-    /// Runs `outgoingctl` on its socket.
+    /// `outgoingctl` on its socket, still without arguments.
+    ///
+    /// It finds no Exim, for the one that it would find is the machine's own. Beside an Exim of the test bed, it is started by
+    /// [`Bed::ctl_command`](super::Bed::ctl_command).
+    #[must_use]
+    pub fn ctl_command(&self) -> Command {
+        let mut command = Command::new(self.program("outgoingctl"));
+        command.arg("--socket").arg(self.socket()).env(EXIM_VARIABLE, NO_EXIM);
+        command
+    }
+
+    /// Runs `outgoingctl` on its socket, without any Exim.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Finished> {
         self.ctl_with_input(arguments, "")
     }
 
-    /// Runs `outgoingctl` on its socket with something to read.
+    /// The same with something to read.
     pub fn ctl_with_input(&self, arguments: &[&str], input: &str) -> Result<Finished> {
-        let mut command = Command::new(self.program("outgoingctl"));
-        command.arg("--socket").arg(self.socket()).args(arguments);
-        finish(&mut command, input)
+        finish(self.ctl_command().args(arguments), input)
     }
 
     /// Runs `outgoingctl`, which must succeed, and returns what it printed.

@@ -8,6 +8,7 @@
 //! - [`Hostile`]: users of the same host who wish the daemon ill.
 //! - [`Host`]: the directories of a Debian host, to put the snippets in as an administrator does.
 //! - [`Bed`]: an Exim with the snippets, an outside world and a daemon, put together.
+//! - [`Running`]: a program in the background.
 //! - [`Stage`]: an Exim with the snippets, an outside world and an impostor, put together.
 //! - [`smtp::Session`], [`Letter`]: a mail program, and what it sends.
 //!
@@ -29,6 +30,7 @@ pub mod stage;
 
 mod command;
 mod namespace;
+mod running;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -49,6 +51,7 @@ pub use self::hostile::{Attack, Hostile, User};
 pub use self::impostor::{Behaviour, Impostor};
 pub use self::letter::Letter;
 pub use self::outside::Outside;
+pub use self::running::Running;
 pub use self::stage::Stage;
 
 /// The domain that the Exim of the test bed delivers itself.

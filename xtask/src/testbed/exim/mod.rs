@@ -158,6 +158,22 @@ impl Exim {
         self.run(&wrapper, arguments, &lines.join("\n"))
     }
 
+    /// Exim with these arguments, to be started by the caller.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_beside(&[&[EXIM], arguments].concat())
+    }
+
+    /// Any program, for which this Exim is the system's.
+    pub(super) fn command_beside(&self, words: &[&str]) -> Command {
+        self.namespace.command(words)
+    }
+
+    /// Runs any program, for which this Exim is the system's, and waits for it and all that it has started.
+    pub(super) fn run_beside(&self, words: &[&str], input: &str) -> Result<Finished> {
+        self.namespace.run(words, input)
+    }
+
     fn succeed(&self, arguments: &[&str]) -> Result<()> {
         let finished = self.exim(arguments)?;
         ensure!(finished.status.success(), "exim {arguments:?}: {finished:?}");
@@ -165,7 +181,7 @@ impl Exim {
     }
 
     fn run(&self, wrapper: &[&str], arguments: &[&str], input: &str) -> Result<Finished> {
-        self.namespace.run(&[wrapper, &[EXIM], arguments].concat(), input)
+        self.run_beside(&[wrapper, &[EXIM], arguments].concat(), input)
     }
 }
 
