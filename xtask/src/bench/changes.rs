@@ -109,7 +109,7 @@ fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-fn median(durations: &mut [Duration]) -> Duration {
+pub(super) fn median(durations: &mut [Duration]) -> Duration {
     durations.sort();
     durations.get(durations.len() / 2).copied().unwrap_or_default()
 }

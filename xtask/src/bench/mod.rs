@@ -11,6 +11,7 @@ pub mod floor;
 mod changes;
 mod cores;
 mod figures;
+mod held;
 mod lookups;
 mod mail;
 mod rivals;
@@ -81,6 +82,7 @@ pub fn measure(length: Length, purpose: Purpose) -> Result<()> {
     figures.extend(lookups::while_changes_pour_in(length)?);
     figures.extend(with_a_million(length)?);
     figures.extend(mail::through_exim(length)?);
+    figures.extend(held::on_a_long_queue(length)?);
     print!("\n{}", figures::table(&figures));
     let rivals = rivals::inside_one_exim(length)?;
     print!("{}", rivals::table(&rivals));
