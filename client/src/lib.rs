@@ -1,7 +1,8 @@
 //! Client of outgoingd, the daemon that holds and suspends the outgoing mail of single senders on an Exim server.
 //!
 //! [`Client`] is blocking, keeps one connection to the daemon's Unix socket and has one method for each command of
-//! `outgoingctl`. [`protocol`] is the language that both ends speak; the daemon imports it from here and nothing else.
+//! `outgoingctl`. [`protocol`] is the language that both ends speak; the daemon imports it from here and nothing else. [`exim`]
+//! reads Exim's queue and has Exim deliver and remove messages; [`held`] is that queue, seen with the daemon's verdicts.
 //!
 //! ```
 //! use outgoingd_client::{Client, Terms};
@@ -32,6 +33,10 @@
 //! ```
 
 pub mod protocol;
+
+pub mod exim;
+
+pub mod held;
 
 mod client;
 

@@ -197,7 +197,7 @@ fn a_pass_lets_one_message_out_while_its_sibling_stays() -> Result<()> {
     bed.hold("alice")?;
     let first = bed.exim.submit_as("alice", &letter(), Delivery::AtOnce)?.accepted()?;
     let second = bed.exim.submit_as("alice", &letter(), Delivery::AtOnce)?.accepted()?;
-    bed.daemon.must(&["pass", &first])?;
+    bed.daemon.must(&["pass", "--keep", &first])?;
     bed.exim.run_queue("-q")?;
     assert!(bed.exim.queued(&first)?.is_none());
     assert_eq!(bed.waiting(&second)?, ["friend@outside.test"]);

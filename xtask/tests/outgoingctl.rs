@@ -84,7 +84,7 @@ fn a_refusal_names_the_subject_the_reason_and_the_next_step() -> Result<()> {
         (&["hold", "alice", "--until", "2001-01-01"], "its end lies in the past"),
         (&["hold", "alice", "--reason", &long], "alice was not held: the reason is longer than 1024 bytes"),
         (&["suspend", "alice", "--notice", "gesperrt für immer"], "printable ASCII"),
-        (&["pass", "not-an-id"], "is not a message id of Exim"),
+        (&["pass", "--keep", "not-an-id"], "is not a message id of Exim"),
     ];
     for (arguments, words) in cases {
         let refused = daemon.ctl(arguments)?;
@@ -138,7 +138,7 @@ fn the_log_says_who_did_what_and_on_whose_behalf() -> Result<()> {
     let by_sudo = daemon.ctl_command().args(["release", "--keep", "alice"]).env("SUDO_USER", "ann").output()?;
     assert!(by_sudo.status.success());
     daemon.must(&["suspend", "carol"])?;
-    daemon.must(&["pass", "1rABCD-000abc-XY"])?;
+    daemon.must(&["pass", "--keep", "1rABCD-000abc-XY"])?;
     let log = daemon.must(&["--json", "log"])?;
     let actions: Vec<&str> =
         log.lines().filter_map(|line| line.split(r#""action":""#).nth(1)?.split('"').next()).collect();

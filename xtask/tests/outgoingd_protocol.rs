@@ -245,7 +245,7 @@ fn whoever_is_not_configured_may_ask_as_exim_does_and_nothing_else() -> Result<(
     let asked = ctl_by_nobody(&daemon, &["check", "alice"])?;
     assert!(asked.status.success() && asked.stdout.starts_with(b"ok "), "{asked:?}");
     for arguments in
-        [&["hold", "alice"][..], &["list"], &["log"], &["stats"], &["pass", "1rABCD-000abc-XY"], &["export"]]
+        [&["hold", "alice"][..], &["list"], &["log"], &["stats"], &["pass", "--keep", "1rABCD-000abc-XY"], &["export"]]
     {
         let refused = ctl_by_nobody(&daemon, arguments)?;
         let words = String::from_utf8(refused.stderr)?;

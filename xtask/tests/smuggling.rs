@@ -367,7 +367,7 @@ fn a_pass_that_is_named_in_a_login_passes_nothing() -> Result<()> {
     let bed = bed()?;
     bed.hold("*")?;
     let fate = send_as(&bed.exim, b"bob")?;
-    bed.daemon.must(&["pass", fate.id()?])?;
+    bed.daemon.must(&["pass", "--keep", fate.id()?])?;
     let id = fate.id()?;
     let names = [format!("id={id} bob"), format!("id={id}"), format!("id={id} id={id} bob"), format!("bob id={id}")];
     let sent = names.iter().map(|name| send_as(&bed.exim, name.as_bytes())).collect::<Result<Vec<_>>>()?;

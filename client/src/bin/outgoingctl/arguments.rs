@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Path of the daemon's socket
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
+    /// Exim's command; by default exim4 or exim, whichever is found first
+    #[arg(long, global = true, value_name = "PROGRAM", env = "OUTGOINGCTL_EXIM", hide_env_values = true)]
+    pub(crate) exim: Option<PathBuf>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -38,13 +41,21 @@ pub(crate) enum Verb {
         #[command(flatten)]
         end: End,
     },
-    /// Clear the hold: what waits leaves with Exim's next queue run
+    /// Clear the hold, and have Exim deliver what waited
     Release {
         #[command(flatten)]
         subjects: Subjects,
         /// Leave what waits to Exim's next queue run
-        #[arg(long)]
+        #[arg(long, conflicts_with = "drop")]
         keep: bool,
+        /// Remove what waits, without a bounce, instead of delivering it
+        #[arg(long)]
+        drop: bool,
+        #[command(flatten)]
+        consent: Consent,
+        /// Messages that are delivered at the same time
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with_all = ["keep", "drop"])]
+        jobs: u8,
     },
     /// Suspend: external mail of the subjects is rejected, and bounced where it already waits
     Suspend {
@@ -58,6 +69,11 @@ pub(crate) enum Verb {
         notice: Option<String>,
         #[command(flatten)]
         end: End,
+        /// Remove what waits, without a bounce, instead of having it bounced
+        #[arg(long)]
+        drop: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Clear the suspend
     Unsuspend {
@@ -86,11 +102,48 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "MESSAGE-ID")]
         id: Option<String>,
     },
-    /// Let single messages of held senders be delivered
+    /// Show held mail: what waits on Exim's queue because its sender is held, the oldest first
+    Held {
+        /// Only mail of senders whom this account, mailbox, domain or * covers
+        subject: Option<String>,
+        /// Totals by the subject that is held
+        #[arg(long, conflicts_with = "limit")]
+        summary: bool,
+        /// Only what has been on the queue for longer than this, such as 90m, 24h or 7d
+        #[arg(long, value_name = "DURATION", value_parser = moment::before)]
+        older: Option<u64>,
+        /// At most so many messages, the oldest
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Let single messages of held senders be delivered, now
     Pass {
         /// Exim's message ids
         #[arg(required = true, value_name = "MESSAGE-ID")]
         message_ids: Vec<String>,
+        /// Leave them to Exim's next queue run
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Remove messages of held or suspended senders from Exim's queue, without a bounce
+    Drop {
+        /// Exim's message ids
+        #[arg(value_name = "MESSAGE-ID", required_unless_present = "subject", conflicts_with = "subject")]
+        message_ids: Vec<String>,
+        /// All that waits of senders whom this account, mailbox, domain or * covers
+        #[arg(long, value_name = "SUBJECT")]
+        subject: Option<String>,
+        /// Only what has been on the queue for longer than this, such as 90m, 24h or 7d
+        #[arg(long, value_name = "DURATION", value_parser = moment::before, conflicts_with = "message_ids")]
+        older: Option<u64>,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Remove held mail over [held] of the configuration, and forget passes of messages that are gone
+    Sweep {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show who did what, when and from where, the newest last
     Log {
@@ -99,6 +152,11 @@ pub(crate) enum Verb {
         /// At most so many entries, the newest
         #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
         lines: u64,
+    },
+    /// Show changes and ends as they happen, one a line, until Ctrl-C
+    Watch {
+        /// Only what is done to this subject or message
+        subject: Option<String>,
     },
     /// Print every flag as JSON, one object a line, as import reads it
     Export,
@@ -119,6 +177,13 @@ pub(crate) struct Subjects {
     /// Accounts, mailboxes, domains or *
     #[arg(required = true, value_name = "SUBJECT")]
     pub(crate) subjects: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Consent {
+    /// Remove messages without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -147,11 +212,15 @@ impl Verb {
             | Verb::Suspend { .. }
             | Verb::Unsuspend { .. }
             | Verb::Pass { .. }
+            | Verb::Drop { .. }
+            | Verb::Sweep { .. }
             | Verb::Import { .. } => true,
             Verb::Status { .. }
             | Verb::List { .. }
             | Verb::Check { .. }
+            | Verb::Held { .. }
             | Verb::Log { .. }
+            | Verb::Watch { .. }
             | Verb::Export
             | Verb::Stats => false,
         }
@@ -191,5 +260,19 @@ mod tests {
         );
         assert!(Arguments::try_parse_from(["outgoingctl", "hold"]).is_err());
         assert!(Arguments::try_parse_from(["outgoingctl", "--json", "hold", "a", "b", "--socket", "/x"]).is_ok());
+    }
+
+    #[test]
+    fn what_waits_is_kept_or_dropped_and_what_is_dropped_is_named_in_one_way() {
+        for wrong in [
+            &["release", "a", "--keep", "--drop"][..],
+            &["release", "a", "--jobs", "0"],
+            &["drop"],
+            &["drop", "1rABCD-000abc-XY", "--subject", "a"],
+            &["drop", "1rABCD-000abc-XY", "--older", "1d"],
+            &["held", "--summary", "--limit", "3"],
+        ] {
+            assert!(Arguments::try_parse_from([&["outgoingctl"], wrong].concat()).is_err(), "{wrong:?}");
+        }
     }
 }

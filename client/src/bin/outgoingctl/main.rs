@@ -1,13 +1,28 @@
 //! outgoingctl: administrators' commands to outgoingd.
 //!
-//! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, [`show`] and [`rows`] print what
-//! came back, as tables for people or as JSON for programs. Exit statuses are decided here and nowhere else.
+//! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, and Exim by way of [`held`],
+//! [`delivery`] and [`removal`]; [`show`] and [`rows`] make of what came back tables for people or JSON for programs, which
+//! [`output`] prints. Exit statuses are decided here and nowhere else.
 
 mod arguments;
 
 mod verbs;
 
+mod held;
+
+mod delivery;
+
+mod removal;
+
 mod import;
+
+mod tools;
+
+mod consent;
+
+mod interrupt;
+
+mod output;
 
 mod show;
 
@@ -18,6 +33,8 @@ mod moment;
 use arguments::Arguments;
 use clap::Parser;
 use outgoingd_client::Error;
+use outgoingd_client::exim::{EximError, QueueError};
+use outgoingd_client::held::HeldError;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
@@ -27,6 +44,15 @@ enum Failure {
     /// The daemon said no, or could not be asked.
     #[error("{0}")]
     Client(#[from] Error),
+    /// Exim said no, or could not be asked.
+    #[error("{0}")]
+    Exim(#[from] EximError),
+    /// Something that must be said on the command line was not.
+    #[error("{0}")]
+    Usage(String),
+    /// As much was found as was asked for.
+    #[error("enough")]
+    Enough,
     /// Something outside the daemon: a file to import, standard output.
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
@@ -42,7 +68,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let changes = arguments.verb.changes();
     match verbs::run(arguments) {
-        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::NobodyReads | Failure::Enough) => ExitCode::SUCCESS,
         Err(failure) => {
             let advice = if changes { advice(&failure).or(doubt(&failure)) } else { advice(&failure) };
             eprintln!("outgoingctl: {}{}", show::safe(&failure.to_string()), advice.unwrap_or_default());
@@ -51,12 +77,34 @@ fn main() -> ExitCode {
     }
 }
 
+impl From<HeldError> for Failure {
+    fn from(error: HeldError) -> Failure {
+        match error {
+            HeldError::Client(error) => Failure::Client(error),
+            HeldError::Exim(error) => Failure::Exim(error),
+        }
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Failure {
+        Failure::Exim(error.into())
+    }
+}
+
 /// The statuses are part of the interface; 2, wrong usage, is clap's. 69 and 77 are `EX_UNAVAILABLE` and `EX_NOPERM` of `sysexits(3)`.
 fn exit_status(failure: &Failure) -> u8 {
     match failure {
         Failure::Client(error) if error.is_not_permitted() => 77,
+        Failure::Exim(error) if error.is_not_permitted() => 77,
+        Failure::Usage(_) => 2,
         Failure::Client(Error::Unreachable { .. } | Error::Lost { .. }) => 69,
-        Failure::Client(_) | Failure::Io { .. } | Failure::NobodyReads | Failure::Some(_) => 1,
+        Failure::Client(_)
+        | Failure::Exim(_)
+        | Failure::Io { .. }
+        | Failure::NobodyReads
+        | Failure::Enough
+        | Failure::Some(_) => 1,
     }
 }
 

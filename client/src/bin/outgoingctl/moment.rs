@@ -10,12 +10,37 @@ pub(crate) fn after(duration: &str) -> Result<u64, String> {
 }
 
 fn after_moment(now: &Zoned, duration: &str) -> Result<u64, String> {
-    let span: Span = duration.parse().map_err(|_| "expected a duration such as 90m, 24h or 7d".to_owned())?;
-    if !span.is_positive() {
-        return Err("expected a duration longer than none".to_owned());
-    }
-    let end = now.checked_add(span).map_err(|_| "expected a duration that ends before the year 10000".to_owned())?;
+    let end = now
+        .checked_add(span(duration)?)
+        .map_err(|_| "expected a duration that ends before the year 10000".to_owned())?;
     seconds(end.timestamp())
+}
+
+/// The moment that lies `duration` before now.
+pub(crate) fn before(duration: &str) -> Result<u64, String> {
+    let begin = Zoned::now()
+        .checked_sub(span(duration)?)
+        .map_err(|_| "expected a duration that begins after the year 1970".to_owned())?;
+    seconds(begin.timestamp())
+}
+
+fn span(duration: &str) -> Result<Span, String> {
+    let span: Span = duration.parse().map_err(|_| "expected a duration such as 90m, 24h or 7d".to_owned())?;
+    if span.is_positive() { Ok(span) } else { Err("expected a duration longer than none".to_owned()) }
+}
+
+/// Now, in Unix seconds.
+pub(crate) fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
+}
+
+/// For people: how long ago, in the largest unit that is not nothing, as Exim's listings have it.
+pub(crate) fn age(seconds: u64) -> String {
+    match seconds {
+        0..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// A moment: RFC 3339, or a date with or without a time of day, in the local zone.
@@ -77,6 +102,14 @@ mod tests {
         assert_eq!(after_moment(&now, "7d"), Ok(1_604_800));
         for wrong in ["", "7", "-1h", "0s", "soon", "99999999w"] {
             assert!(after_moment(&now, wrong).is_err(), "{wrong}");
+            assert!(before(wrong).is_err(), "{wrong}");
         }
+        assert!(before("2d").is_ok_and(|moment| moment < super::now()));
+    }
+
+    #[test]
+    fn an_age_has_one_unit() {
+        let ages = [0, 59, 3_599, 3_600, 172_799, 172_800, 8_640_000].map(age);
+        assert_eq!(ages, ["0m", "0m", "59m", "1h", "47h", "2d", "100d"]);
     }
 }

@@ -1,6 +1,9 @@
 //! The JSON that programs see: one object a line. Names and shapes here are part of the interface.
 
 use crate::moment;
+use mail_parser::MessageParser;
+use outgoingd_client::exim::{MessageId, Outcome};
+use outgoingd_client::held::Message;
 use outgoingd_client::protocol::message::{self, Action, Cause, Kind, LogEntry, Stats, Status};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +98,120 @@ pub(crate) struct ImportRow {
     pub(crate) changed: u64,
     pub(crate) unchanged: u64,
     pub(crate) refused: u64,
+}
+
+/// A held message.
+#[derive(Serialize)]
+pub(crate) struct HeldRow {
+    pub(crate) message_id: String,
+    /// The subject whose hold keeps it back.
+    pub(crate) held_through: String,
+    pub(crate) received: String,
+    /// Seconds.
+    pub(crate) age: u64,
+    /// Bytes, headers included.
+    pub(crate) size: u64,
+    pub(crate) identity: String,
+    /// Envelope sender; empty for a bounce.
+    pub(crate) sender: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject_line: Option<String>,
+    pub(crate) recipients: Vec<String>,
+    pub(crate) frozen: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) queue: Option<String>,
+}
+
+/// What one subject's hold keeps back.
+#[derive(Serialize)]
+pub(crate) struct SummaryRow<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) messages: u64,
+    pub(crate) size: u64,
+    pub(crate) recipients: u64,
+    /// When the oldest one came in.
+    pub(crate) oldest: String,
+}
+
+/// What became of one message that Exim was to deliver.
+#[derive(Serialize)]
+pub(crate) struct Delivered {
+    command: &'static str,
+    message_id: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// What became of all of them.
+#[derive(Serialize)]
+pub(crate) struct DeliveredTotal {
+    pub(crate) command: &'static str,
+    pub(crate) delivered: u64,
+    pub(crate) failed: u64,
+    pub(crate) waiting: u64,
+    pub(crate) left: u64,
+}
+
+/// What was removed from Exim's queue.
+#[derive(Serialize)]
+pub(crate) struct Removal<'a> {
+    pub(crate) command: &'a str,
+    /// A subject or a message id.
+    pub(crate) subject: &'a str,
+    pub(crate) removed: u64,
+    /// Still on the queue.
+    pub(crate) left: u64,
+}
+
+/// Passes of messages that are gone.
+#[derive(Serialize)]
+pub(crate) struct Forgotten {
+    pub(crate) command: &'static str,
+    pub(crate) passes_forgotten: u64,
+}
+
+/// What waits of senders who were suspended, and will be bounced.
+#[derive(Serialize)]
+pub(crate) struct Bouncing {
+    pub(crate) command: &'static str,
+    pub(crate) waiting: u64,
+}
+
+impl HeldRow {
+    pub(crate) fn new(message: Message, size: u64, now: u64) -> HeldRow {
+        let Message { place, header, judgement } = message;
+        HeldRow {
+            message_id: place.id.to_string(),
+            held_through: judgement.through.unwrap_or_default(),
+            received: moment::rfc3339(header.received),
+            age: now.saturating_sub(header.received),
+            size,
+            identity: header.identity.unwrap_or_default(),
+            sender: header.sender,
+            subject_line: header.subject.as_deref().and_then(readable),
+            recipients: header.to_go,
+            frozen: header.frozen,
+            queue: place.queue.map(|queue| queue.to_string()),
+        }
+    }
+}
+
+/// A subject line as people read it.
+fn readable(raw: &[u8]) -> Option<String> {
+    let header = [b"Subject: ", raw, b"\n\n"].concat();
+    MessageParser::default().parse_headers(&header[..])?.subject().map(str::to_owned)
+}
+
+impl Delivered {
+    pub(crate) fn new(command: &'static str, id: MessageId, outcome: &Outcome) -> Delivered {
+        let (outcome, reason) = match outcome {
+            Outcome::Delivered => ("delivered", None),
+            Outcome::Failed(reason) => ("failed", Some(reason.clone())),
+            Outcome::Waiting(reason) => ("waiting", Some(reason.clone())),
+        };
+        Delivered { command, message_id: id.to_string(), outcome, reason }
+    }
 }
 
 /// Counters by name, for people and programs alike.

@@ -1,7 +1,7 @@
 //! Tables for people. What others have typed is escaped where it could play with a terminal.
 
 use crate::moment;
-use crate::rows;
+use crate::rows::{self, HeldRow, SummaryRow};
 use comfy_table::{ContentArrangement, Table, presets};
 use outgoingd_client::protocol::message::{Flag, Kind, LogEntry, Stats, Status};
 use outgoingd_client::protocol::text::Verdict;
@@ -52,6 +52,65 @@ pub(crate) fn log(entry: &LogEntry) -> Vec<String> {
         entry.until.map_or_else(none, moment::local),
         entry.reason.as_deref().map_or_else(none, safe),
     ]
+}
+
+pub(crate) const HELD: [&str; 8] =
+    ["MESSAGE-ID", "AGE", "SIZE", "HELD THROUGH", "IDENTITY", "SENDER", "SUBJECT LINE", "RECIPIENTS TO GO"];
+
+/// Characters of a subject line, and recipients, that are shown; JSON has all.
+const SHOWN: (usize, usize) = (40, 2);
+
+pub(crate) fn held(row: &HeldRow) -> Vec<String> {
+    let mut age = moment::age(row.age);
+    if row.frozen {
+        age += ", frozen";
+    }
+    let mut line = row.subject_line.as_deref().map_or_else(none, safe);
+    if let Some((end, _)) = line.char_indices().nth(SHOWN.0) {
+        line.truncate(end);
+        line.push('…');
+    }
+    let mut recipients =
+        row.recipients.iter().take(SHOWN.1).map(|recipient| safe(recipient)).collect::<Vec<_>>().join(", ");
+    if row.recipients.len() > SHOWN.1 {
+        let _ = write!(recipients, " and {} more", row.recipients.len() - SHOWN.1);
+    }
+    vec![
+        row.message_id.clone(),
+        age,
+        size(row.size),
+        safe(&row.held_through),
+        safe(&row.identity),
+        format!("<{}>", safe(&row.sender)),
+        line,
+        recipients,
+    ]
+}
+
+pub(crate) const SUMMARY: [&str; 5] = ["SUBJECT", "MESSAGES", "SIZE", "RECIPIENTS TO GO", "OLDEST"];
+
+pub(crate) fn summary(row: &SummaryRow<'_>, age: u64) -> Vec<String> {
+    vec![safe(row.subject), row.messages.to_string(), size(row.size), row.recipients.to_string(), moment::age(age)]
+}
+
+/// So many messages, in words.
+pub(crate) fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
+/// A size as Exim's listings have it: `284`, `1.5K`, `12M`.
+pub(crate) fn size(bytes: u64) -> String {
+    let (unit, letter) = match bytes {
+        0..1024 => return bytes.to_string(),
+        1024..1_048_576 => (1024, 'K'),
+        1_048_576..1_073_741_824 => (1 << 20, 'M'),
+        _ => (1 << 30, 'G'),
+    };
+    if bytes < 10 * unit {
+        format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
+    } else {
+        format!("{}{letter}", bytes / unit)
+    }
 }
 
 /// The verdict in a sentence, and the flags that lead to it.
@@ -125,4 +184,15 @@ const fn kind(kind: Kind) -> &'static str {
 
 fn none() -> String {
     "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_has_two_digits_at_least_and_one_unit() {
+        let sizes = [0, 1023, 1024, 1536, 10_240, 1_048_575, 1_048_576, 12 << 30].map(size);
+        assert_eq!(sizes, ["0", "1023", "1.0K", "1.5K", "10K", "1023K", "1.0M", "12G"]);
+    }
 }

@@ -2,98 +2,185 @@
 //!
 //! A command for several subjects tries all of them and reports each; it fails if any did. With `--json` a report is one
 //! object a line on standard output, errors of single subjects included; what concerns the command as a whole goes to
-//! standard error as text. What changes something goes on to its end, and to its exit status, when nobody reads any more
-//! what it prints; a listing stops.
+//! standard error as text.
 
 use crate::Failure;
-use crate::arguments::{Arguments, Verb};
+use crate::arguments::{Arguments, Consent, Subjects, Verb};
+use crate::delivery;
+use crate::held::{self, View};
 use crate::import::{self, Batch};
-use crate::rows::{self, CheckRow, Done, Failed, ImportRow, LogRow, StatusRow};
-use crate::{moment, show};
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::removal::{self, Sweep};
+use crate::rows::{self, Bouncing, CheckRow, Failed, ImportRow, LogRow, StatusRow};
+use crate::show;
+use crate::tools::{TABLE_ROWS, Tools};
 use indicatif::{ProgressBar, ProgressStyle};
-use outgoingd_client::protocol::message::{Changed, Flag, Imported, Kind, LogEntry};
+use outgoingd_client::held::{Search, Stand};
+use outgoingd_client::protocol::message::{Cause, Flag, Imported, Kind, LogEntry};
 use outgoingd_client::{Client, Error, Terms};
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Instant;
 
-/// Rows of a table that are laid out together, so that a list of a million neither waits for its end nor fills memory.
-const TABLE_ROWS: usize = 1000;
-
-/// Where a command prints, and in which of the two forms.
-struct Output {
-    out: BufWriter<io::StdoutLock<'static>>,
-    json: bool,
-    /// Nobody reads any more.
-    closed: bool,
-}
-
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { socket, json, verb } = arguments;
-    let mut output = Output { out: BufWriter::new(io::stdout().lock()), json, closed: false };
+    let Arguments { socket, exim, json, verb } = arguments;
     let mut client = Client::new(socket);
     // Under sudo or doas the kernel names root; the audit trail shall name the person too.
     if let Ok(login) = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")) {
         client.on_behalf_of(login);
     }
+    let mut tools = Tools { client, output: Output::new(json), program: exim };
     let changing = verb.changes();
-    let done = match verb {
+    let done = obey(&mut tools, verb);
+    // Also behind a failure, since something may have been done before it; but a daemon that did not answer is not asked again.
+    let silent = matches!(done, Err(Failure::Client(Error::Unreachable { .. } | Error::Lost { .. })));
+    if changing && !silent {
+        settle(&mut tools)?;
+    }
+    done?;
+    tools.output.flush()
+}
+
+fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
+    match verb {
         Verb::Hold { subjects, reason, end } => {
-            let terms = Terms { until: end.until(), reason, notice: None };
-            each(&mut output, "hold", "held", &subjects.subjects, terms.until, |subject| client.hold(subject, &terms))
+            hold(tools, &subjects.subjects, &Terms { until: end.until(), reason, notice: None })
         }
-        // With and without --keep, what waits is left to the next queue run.
-        Verb::Release { subjects, keep: _ } => {
-            each(&mut output, "release", "released", &subjects.subjects, None, |subject| client.release(subject))
+        Verb::Release { subjects: Subjects { subjects }, keep: true, .. } => release(tools, &subjects, &mut Vec::new()),
+        Verb::Release { subjects: Subjects { subjects }, drop: true, consent, .. } => {
+            release_and_drop(tools, &subjects, consent)
         }
-        Verb::Suspend { subjects, reason, notice, end } => {
+        Verb::Release { subjects: Subjects { subjects }, jobs, .. } => release_and_deliver(tools, &subjects, jobs),
+        Verb::Suspend { subjects, reason, notice, end, drop, consent } => {
             let terms = Terms { until: end.until(), reason, notice };
-            each(&mut output, "suspend", "suspended", &subjects.subjects, terms.until, |subject| {
-                client.suspend(subject, &terms)
-            })
+            let then = if drop { suspend_and_drop } else { suspend };
+            then(tools, &subjects.subjects, &terms, consent)
         }
-        Verb::Unsuspend { subjects } => {
-            each(&mut output, "unsuspend", "unsuspended", &subjects.subjects, None, |subject| client.unsuspend(subject))
+        Verb::Unsuspend { subjects } => unsuspend(tools, &subjects.subjects),
+        Verb::Held { subject, summary, older, limit } => {
+            let view = if summary { View::Summary } else { View::Messages(limit.unwrap_or(u64::MAX)) };
+            held::held(tools, subject, older, view)
         }
-        Verb::Pass { message_ids } => {
-            each(&mut output, "pass", "may be delivered", &message_ids, None, |message_id| client.pass(message_id))
+        Verb::Pass { message_ids, keep: true } => pass(tools, &message_ids),
+        Verb::Pass { message_ids, keep: false } => delivery::pass(tools, &message_ids),
+        Verb::Drop { subject: Some(subject), older, consent, .. } => {
+            removal::drop_subject(tools, &subject, older, consent)
         }
-        Verb::Status { subject } => {
-            let status = client.status(&subject)?;
-            if json { output.json(&StatusRow::from(status)) } else { output.text(&show::status(&status)) }
-        }
+        Verb::Drop { message_ids, consent, .. } => removal::drop_messages(tools, &message_ids, consent),
+        Verb::Sweep { dry_run } => removal::sweep(tools, if dry_run { Sweep::Try } else { Sweep::Remove }),
+        Verb::Status { subject } => status(tools, &subject),
         Verb::List { held, suspended } => {
             let kind = match (held, suspended) {
                 (true, _) => Some(Kind::Hold),
                 (_, true) => Some(Kind::Suspend),
                 _ => None,
             };
-            list(&mut output, &mut client, kind)
+            list(tools, kind)
         }
-        Verb::Export => client.list(None, |flag| output.row(&rows::Flag::from(flag))),
-        Verb::Check { identity, id } => check(&mut output, &client, &identity, id.as_deref()),
-        Verb::Log { subject, lines } => log(&mut output, &mut client, subject.as_deref(), lines),
-        Verb::Import { file, kind } => import_file(&mut output, &mut client, &file, kind.map(Kind::from)),
-        Verb::Stats => {
-            let stats = client.stats()?;
-            let object = || rows::stats(&stats).into_iter().collect::<BTreeMap<_, _>>();
-            if json { output.json(&object()) } else { output.text(&show::stats(&stats)) }
+        Verb::Export => export(tools),
+        Verb::Check { identity, id } => check(tools, &identity, id.as_deref()),
+        Verb::Log { subject, lines } => log(tools, subject.as_deref(), lines),
+        Verb::Watch { subject } => watch(tools, subject.as_deref()),
+        Verb::Import { file, kind } => import_file(tools, &file, kind.map(Kind::from)),
+        Verb::Stats => stats(tools),
+    }
+}
+
+fn hold(tools: &mut Tools, subjects: &[String], terms: &Terms) -> Result<(), Failure> {
+    each(tools, "hold", subjects, |Tools { client, output, .. }, subject| {
+        output.changed("hold", "held", terms.until, &client.hold(subject, terms)?)
+    })
+}
+
+fn unsuspend(tools: &mut Tools, subjects: &[String]) -> Result<(), Failure> {
+    each(tools, "unsuspend", subjects, |Tools { client, output, .. }, subject| {
+        output.changed("unsuspend", "unsuspended", None, &client.unsuspend(subject)?)
+    })
+}
+
+/// Gives passes, and leaves the rest to Exim, which need not be here.
+fn pass(tools: &mut Tools, message_ids: &[String]) -> Result<(), Failure> {
+    each(tools, "pass", message_ids, |Tools { client, output, .. }, message_id| {
+        output.changed("pass", "may be delivered", None, &client.pass(message_id)?)
+    })
+}
+
+/// Clears holds. `released` takes the subjects that are free now, whether they were held or not.
+fn release(tools: &mut Tools, subjects: &[String], released: &mut Vec<String>) -> Result<(), Failure> {
+    each(tools, "release", subjects, |Tools { client, output, .. }, subject| {
+        let changed = client.release(subject)?;
+        output.changed("release", "released", None, &changed)?;
+        released.push(changed.subject);
+        Ok(())
+    })
+}
+
+fn release_and_deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Result<(), Failure> {
+    // Who may not have it delivered is told so before anything is changed.
+    let exim = tools.exim()?;
+    let mut released = Vec::new();
+    let done = release(tools, subjects, &mut released);
+    if !released.is_empty() {
+        tools.output.flush()?;
+        delivery::deliver(tools, &exim, &released, jobs)?;
+    }
+    done
+}
+
+fn release_and_drop(tools: &mut Tools, subjects: &[String], consent: Consent) -> Result<(), Failure> {
+    let (exim, interrupt) = (tools.exim()?, Interrupt::listen()?);
+    each(tools, "release", subjects, |tools, subject| removal::release(tools, &exim, subject, consent, &interrupt))
+}
+
+fn suspend(tools: &mut Tools, subjects: &[String], terms: &Terms, _: Consent) -> Result<(), Failure> {
+    let mut suspended = Vec::new();
+    let done = each(tools, "suspend", subjects, |Tools { client, output, .. }, subject| {
+        let changed = client.suspend(subject, terms)?;
+        output.changed("suspend", "suspended", terms.until, &changed)?;
+        suspended.push(changed.subject);
+        Ok(())
+    });
+    if !suspended.is_empty() {
+        tools.output.flush()?;
+        tell_what_will_bounce(tools, &suspended)?;
+    }
+    done
+}
+
+/// Whoever is suspended is so, whether that can be told or not.
+fn tell_what_will_bounce(tools: &mut Tools, subjects: &[String]) -> Result<(), Failure> {
+    let search = Search { subjects, of: Stand::Bouncing, before: None };
+    let waiting = match tools.exim().and_then(|exim| removal::count(tools, &exim, search)) {
+        Ok(waiting) => waiting,
+        Err(error) => {
+            return tools.output.warn(&format!("how many messages wait, and will be bounced, is not known: {error}"));
         }
     };
-    // Also behind a failure, since something may have been done before it; but a daemon that did not answer is not asked again.
-    let silent = matches!(done, Err(Failure::Client(Error::Unreachable { .. } | Error::Lost { .. })));
-    if changing && !silent {
-        settle(&mut output, &mut client)?;
+    if tools.output.json {
+        return tools.output.json(&Bouncing { command: "suspend", waiting });
     }
-    done?;
-    output.flush()
+    if waiting == 0 {
+        return Ok(());
+    }
+    let subjects = show::safe(&subjects.join(" "));
+    tools.output.text(&format!(
+        "{} of {subjects} on the queue will be bounced by the next queue run; `outgoingctl drop --subject …` removes them instead\n",
+        show::messages(waiting)
+    ))
+}
+
+fn suspend_and_drop(tools: &mut Tools, subjects: &[String], terms: &Terms, consent: Consent) -> Result<(), Failure> {
+    let (exim, interrupt) = (tools.exim()?, Interrupt::listen()?);
+    each(tools, "suspend", subjects, |tools, subject| {
+        removal::suspend(tools, &exim, subject, terms, consent, &interrupt)
+    })
 }
 
 /// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment.
-fn settle(output: &mut Output, client: &mut Client) -> Result<(), Failure> {
+fn settle(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {
     match client.settle() {
         Ok(None) => Ok(()),
         Ok(Some(warning)) => output.warn(&warning),
@@ -103,45 +190,46 @@ fn settle(output: &mut Output, client: &mut Client) -> Result<(), Failure> {
     }
 }
 
-/// Does the same for each subject, reports each, and fails if any failed.
+/// Does the same for each subject, and fails if any was refused; each that was is reported.
 fn each(
-    output: &mut Output,
+    tools: &mut Tools,
     command: &str,
-    done: &str,
     subjects: &[String],
-    until: Option<u64>,
-    mut act: impl FnMut(&str) -> Result<Changed, Error>,
+    mut act: impl FnMut(&mut Tools, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut failed = 0;
     for subject in subjects {
-        match act(subject) {
-            Ok(changed) => output.changed(command, done, until, &changed)?,
-            Err(Error::Refused(refusal)) if !Error::Refused(refusal.clone()).is_not_permitted() => {
+        match act(tools, subject) {
+            Ok(()) => {}
+            Err(Failure::Client(Error::Refused(refusal))) if refusal.cause != Cause::NotPermitted => {
                 failed += 1;
                 let cause = rows::cause(refusal.cause);
-                output.failed(&Failed {
-                    line: None,
-                    subject: Some(subject),
-                    command,
-                    error: &refusal.message,
-                    cause,
-                })?;
+                let subject = Some(subject.as_str());
+                tools.output.failed(&Failed { line: None, subject, command, error: &refusal.message, cause })?;
             }
             // Whatever else happened would happen to the next one too.
-            Err(error) => {
-                output.flush()?;
-                return Err(error.into());
-            }
+            Err(error) => return tools.output.flush().and(Err(error)),
         }
     }
-    match (failed, subjects.len()) {
-        (0, _) => Ok(()),
-        (1, 1) => output.flush().and(Err(Failure::Some(format!("{command} failed")))),
-        (failed, all) => output.flush().and(Err(Failure::Some(format!("{command} failed for {failed} of {all}")))),
-    }
+    tools.output.some_failed(command, failed, subjects.len())
 }
 
-fn list(output: &mut Output, client: &mut Client, kind: Option<Kind>) -> Result<(), Failure> {
+fn status(Tools { client, output, .. }: &mut Tools, subject: &str) -> Result<(), Failure> {
+    let status = client.status(subject)?;
+    if output.json { output.json(&StatusRow::from(status)) } else { output.text(&show::status(&status)) }
+}
+
+fn export(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {
+    client.list(None, |flag| output.row(&rows::Flag::from(flag)))
+}
+
+fn stats(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {
+    let stats = client.stats()?;
+    let object = || rows::stats(&stats).into_iter().collect::<BTreeMap<_, _>>();
+    if output.json { output.json(&object()) } else { output.text(&show::stats(&stats)) }
+}
+
+fn list(Tools { client, output, .. }: &mut Tools, kind: Option<Kind>) -> Result<(), Failure> {
     if output.json {
         return client.list(kind, |flag| output.row(&rows::Flag::from(flag)));
     }
@@ -161,7 +249,7 @@ fn list(output: &mut Output, client: &mut Client, kind: Option<Kind>) -> Result<
     if rows.is_empty() { Ok(()) } else { print(output, &mut rows) }
 }
 
-fn check(output: &mut Output, client: &Client, identity: &str, message_id: Option<&str>) -> Result<(), Failure> {
+fn check(Tools { client, output, .. }: &mut Tools, identity: &str, message_id: Option<&str>) -> Result<(), Failure> {
     let asked = Instant::now();
     let verdict = client.check(identity, message_id)?;
     let took = asked.elapsed();
@@ -173,7 +261,7 @@ fn check(output: &mut Output, client: &Client, identity: &str, message_id: Optio
     }
 }
 
-fn log(output: &mut Output, client: &mut Client, subject: Option<&str>, lines: u64) -> Result<(), Failure> {
+fn log(Tools { client, output, .. }: &mut Tools, subject: Option<&str>, lines: u64) -> Result<(), Failure> {
     let mut entries: Vec<LogEntry> = Vec::new();
     client.log(subject, lines, |entry| {
         entries.push(entry);
@@ -191,6 +279,21 @@ fn log(output: &mut Output, client: &mut Client, subject: Option<&str>, lines: u
     output.text(&show::text(&table))
 }
 
+/// Each change as it happens, a line each, until Ctrl-C.
+fn watch(Tools { client, output, .. }: &mut Tools, subject: Option<&str>) -> Result<(), Failure> {
+    client.watch(subject, None, |entries| {
+        for entry in entries {
+            if output.json {
+                output.json(&LogRow::from(entry.clone()))?;
+            } else {
+                output.text(&format!("{}\n", show::log(entry).join("  ")))?;
+            }
+        }
+        output.flush()?;
+        output.is_read()
+    })
+}
+
 /// The state of an import under way.
 struct Import<'a> {
     output: &'a mut Output,
@@ -200,7 +303,7 @@ struct Import<'a> {
     progress: ProgressBar,
 }
 
-fn import_file(output: &mut Output, client: &mut Client, file: &Path, kind: Option<Kind>) -> Result<(), Failure> {
+fn import_file(Tools { client, output, .. }: &mut Tools, file: &Path, kind: Option<Kind>) -> Result<(), Failure> {
     let io = |source| Failure::Io { what: format!("cannot read {}", file.display()), source };
     let stdin = file == Path::new("-");
     let kind = kind.or_else(|| import::kind_by_name(file));
@@ -292,94 +395,5 @@ fn progress(length: Option<u64>) -> ProgressBar {
                 .unwrap_or_else(|_| ProgressStyle::default_bar()),
         ),
         None => ProgressBar::no_length(),
-    }
-}
-
-impl Output {
-    fn changed(&mut self, command: &str, done: &str, until: Option<u64>, changed: &Changed) -> Result<(), Failure> {
-        let Changed { subject, changed, warning } = changed;
-        if self.json {
-            let until = until.map(moment::rfc3339);
-            return self.json(&Done { subject, command, changed: *changed, until, warning: warning.as_deref() });
-        }
-        let subject = show::safe(subject);
-        let end = until.map(|until| format!(" until {}", moment::local(until))).unwrap_or_default();
-        match changed {
-            true => self.text(&format!("{subject}: {done}{end}\n"))?,
-            false => self.text(&format!("{subject}: {}, nothing to do\n", already(command)))?,
-        }
-        match warning {
-            Some(warning) => self.warn(warning),
-            None => Ok(()),
-        }
-    }
-
-    fn failed(&mut self, failed: &Failed<'_>) -> Result<(), Failure> {
-        if self.json {
-            return self.json(failed);
-        }
-        // Reports stand in the order of their subjects, wherever the two streams go.
-        self.flush()?;
-        match failed.line {
-            Some(line) => eprintln!("line {line}: {}", show::safe(failed.error)),
-            None => eprintln!("{}: {}", failed.command, show::safe(failed.error)),
-        }
-        Ok(())
-    }
-
-    fn warn(&mut self, warning: &str) -> Result<(), Failure> {
-        self.flush()?;
-        eprintln!("outgoingctl: warning: {}", show::safe(warning));
-        Ok(())
-    }
-
-    /// A row of a listing, which ends when nobody reads it.
-    fn row(&mut self, row: &impl Serialize) -> Result<(), Failure> {
-        self.json(row)?;
-        self.is_read()
-    }
-
-    fn is_read(&self) -> Result<(), Failure> {
-        if self.closed { Err(Failure::NobodyReads) } else { Ok(()) }
-    }
-
-    fn json(&mut self, row: &impl Serialize) -> Result<(), Failure> {
-        let line = serde_json::to_string(row)
-            .map_err(|error| Failure::Io { what: CANNOT_PRINT.to_owned(), source: error.into() })?;
-        self.text(&(line + "\n"))
-    }
-
-    fn text(&mut self, text: &str) -> Result<(), Failure> {
-        let printed = self.out.write_all(text.as_bytes());
-        self.printed(printed)
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        let printed = self.out.flush();
-        self.printed(printed)
-    }
-
-    fn printed(&mut self, printed: io::Result<()>) -> Result<(), Failure> {
-        match printed {
-            Err(_) if self.closed => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.closed = true;
-                Ok(())
-            }
-            printed => printed.map_err(|source| Failure::Io { what: CANNOT_PRINT.to_owned(), source }),
-        }
-    }
-}
-
-const CANNOT_PRINT: &str = "cannot print";
-
-/// How things are when a command had nothing to do.
-fn already(command: &str) -> &'static str {
-    match command {
-        "hold" => "is held so already",
-        "release" => "is not held",
-        "suspend" => "is suspended so already",
-        "unsuspend" => "is not suspended",
-        _ => "has a pass already",
     }
 }

@@ -1,0 +1,272 @@
+//! Having Exim deliver what waited: `release`, and `pass` for single messages.
+
+use crate::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use crate::rows::{Delivered, DeliveredTotal, Failed};
+use crate::show;
+use crate::tools::{Tools, bar};
+use indicatif::ProgressBar;
+use outgoingd_client::Client;
+use outgoingd_client::exim::{Exim, Manner, MessageId, Outcome, Place, QueueError};
+use outgoingd_client::held::{Search, Seen, Stand, Walk};
+use outgoingd_client::protocol::text::Verdict;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// Reports that may wait to be printed.
+const REPORTS: usize = 64;
+
+/// Different reasons that are counted; more of them are counted as one.
+const REASONS: usize = 20;
+
+/// What becomes known while messages are delivered.
+enum Report {
+    /// So many are on the queue.
+    Begin(u64),
+    /// So many more were looked at.
+    Further(u64),
+    /// Exim has tried one.
+    Tried(Place, Outcome),
+    /// One is left alone, since we were asked to end.
+    Left,
+    /// One could not be read.
+    Unreadable(QueueError),
+    /// What makes it useless to go on.
+    Broken(Failure),
+}
+
+/// Has Exim deliver, a few messages at a time, what waits of the senders that `subjects` cover and that nothing stops any more:
+/// as a queue run would, so that what waits for another reason goes on waiting.
+pub(crate) fn deliver(tools: &mut Tools, exim: &Exim, subjects: &[String], jobs: u8) -> Result<(), Failure> {
+    let interrupt = Interrupt::listen()?;
+    let Tools { client, output, .. } = tools;
+    let (report, reports) = sync_channel(REPORTS);
+    // No place to wait: the next message is looked for when somebody can deliver it.
+    let (found, places) = sync_channel(0);
+    let places = &Mutex::new(places);
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (report, interrupt) = (report.clone(), interrupt.clone());
+            scope.spawn(move || work(exim, places, &report, &interrupt));
+        }
+        let searching = interrupt.clone();
+        scope.spawn(move || {
+            if let Err(failure) = search(client, exim, subjects, &found, &report, &searching) {
+                // Nobody listens if nobody can go on.
+                let _ = report.send(Report::Broken(failure));
+            }
+        });
+        attend(output, reports, &interrupt)
+    })
+}
+
+/// Delivers what is found, until nothing more is.
+fn work(exim: &Exim, places: &Mutex<Receiver<Place>>, report: &SyncSender<Report>, interrupt: &Interrupt) {
+    loop {
+        let place = places.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(place) = place else { return };
+        let outcome = if interrupt.came() {
+            Report::Left
+        } else {
+            match exim.deliver(&place, Manner::LikeQueueRun) {
+                Ok(outcome) => Report::Tried(place, outcome),
+                Err(error) => Report::Broken(error.into()),
+            }
+        };
+        if report.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+/// Finds what can be delivered.
+fn search(
+    client: &mut Client,
+    exim: &Exim,
+    subjects: &[String],
+    found: &SyncSender<Place>,
+    report: &SyncSender<Report>,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    // Whoever listens does so until nobody can say anything any more.
+    let tell = |what| report.send(what).map_err(|_| Failure::Enough);
+    let search = Search { subjects, of: Stand::Free, before: None };
+    let begin = |total| drop(tell(Report::Begin(total)));
+    Walk::new(client, exim)?.along(search, begin, |seen| match seen {
+        Seen::Message(_) if interrupt.came() => tell(Report::Left),
+        Seen::Message(message) => found.send(message.place).map_err(|_| Failure::Enough),
+        Seen::Unreadable(error) => tell(Report::Unreadable(error)),
+        Seen::Further(count) => tell(Report::Further(count)),
+    })
+}
+
+/// Prints what becomes known, until all is done. Never ends before, or the others would wait for it.
+fn attend(output: &mut Output, reports: Receiver<Report>, interrupt: &Interrupt) -> Result<(), Failure> {
+    let (bar, mut tally, mut broken) = (bar(), Tally::default(), None);
+    for report in reports {
+        let attended = match report {
+            Report::Begin(total) => {
+                bar.set_length(total);
+                Ok(())
+            }
+            Report::Further(count) => {
+                bar.inc(count);
+                Ok(())
+            }
+            Report::Tried(place, outcome) => tally.tried(output, &bar, &place, outcome),
+            Report::Left => {
+                tally.left += 1;
+                Ok(())
+            }
+            Report::Unreadable(error) => bar.suspend(|| output.warn(&error.to_string())),
+            Report::Broken(failure) => Err(failure),
+        };
+        if let Err(failure) = attended {
+            interrupt.stop();
+            broken.get_or_insert(failure);
+        }
+    }
+    bar.finish_and_clear();
+    tally.print(output)?;
+    match broken {
+        Some(failure) => Err(failure),
+        None if interrupt.came() => output.flush().and(Err(Failure::Some(
+            "interrupted: what is left goes with Exim's next queue run, or with the same command again".to_owned(),
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What has become of the messages so far.
+#[derive(Default)]
+struct Tally {
+    delivered: u64,
+    failed: u64,
+    waiting: u64,
+    left: u64,
+    /// Why messages failed or wait, and how many of each.
+    reasons: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    fn tried(
+        &mut self,
+        output: &mut Output,
+        bar: &ProgressBar,
+        place: &Place,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        let row = Delivered::new("release", place.id, &outcome);
+        let printed = if output.json { bar.suspend(|| output.json(&row)) } else { Ok(()) };
+        match outcome {
+            Outcome::Delivered => self.delivered += 1,
+            Outcome::Failed(reason) => {
+                self.failed += 1;
+                self.count(format!("failed: {reason}"));
+            }
+            Outcome::Waiting(reason) => {
+                self.waiting += 1;
+                self.count(reason);
+            }
+        }
+        bar.set_message(format!("({} delivered, {} still waiting)", self.delivered, self.waiting));
+        printed
+    }
+
+    fn count(&mut self, reason: String) {
+        let known = self.reasons.contains_key(&reason) || self.reasons.len() < REASONS;
+        *self.reasons.entry(if known { reason } else { "other reasons".to_owned() }).or_default() += 1;
+    }
+
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        let Tally { delivered, failed, waiting, left, reasons } = self;
+        if output.json {
+            let (delivered, failed, waiting, left) = (*delivered, *failed, *waiting, *left);
+            return output.json(&DeliveredTotal { command: "release", delivered, failed, waiting, left });
+        }
+        if delivered + failed + waiting + left == 0 {
+            return output.text("nothing waited\n");
+        }
+        let mut parts = vec![format!("{} delivered", show::messages(*delivered))];
+        for (count, what) in [(failed, "failed, and bounced"), (waiting, "still waiting"), (left, "left")] {
+            if *count > 0 {
+                parts.push(format!("{count} {what}"));
+            }
+        }
+        output.text(&format!("{}\n", parts.join(", ")))?;
+        reasons.iter().try_for_each(|(reason, count)| output.text(&format!("  {count}: {}\n", show::safe(reason))))
+    }
+}
+
+/// Lets single messages of held senders go, and has Exim deliver them now. All are tried.
+pub(crate) fn pass(tools: &mut Tools, message_ids: &[String]) -> Result<(), Failure> {
+    let exim = tools.exim()?;
+    let mut failed = 0;
+    for raw in message_ids {
+        let refused = match pass_one(tools, &exim, raw.trim())? {
+            Passed::Refused(why, cause) => Some((why, cause)),
+            Passed::Done => None,
+        };
+        if let Some((error, cause)) = refused {
+            failed += 1;
+            tools.output.failed(&Failed { line: None, subject: Some(raw), command: "pass", error: &error, cause })?;
+        }
+    }
+    tools.output.some_failed("pass", failed, message_ids.len())
+}
+
+/// How it went with one message.
+enum Passed {
+    Done,
+    /// Nothing was changed, or Exim could not deliver the message: why, and the word for programs.
+    Refused(String, &'static str),
+}
+
+fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Passed, Failure> {
+    let id = match MessageId::new(raw) {
+        Ok(id) => id,
+        Err(error) => return Ok(Passed::Refused(error.to_string(), "invalid")),
+    };
+    let message = Walk::new(&mut tools.client, exim)?.find(id)?;
+    let Some(message) = message else {
+        return Ok(Passed::Refused(format!("there is no message {id} on Exim's queue"), "no-such-message"));
+    };
+    let identity = message.header.identity.as_deref().unwrap_or("nobody");
+    match message.judgement.verdict {
+        Verdict::Hold => {}
+        Verdict::Suspend => {
+            let why = format!(
+                "{id} was not let through: its sender {identity} is suspended, so Exim would bounce it; unsuspend first"
+            );
+            return Ok(Passed::Refused(why, "suspended"));
+        }
+        Verdict::Ok => {
+            let why =
+                format!("{id} needs no pass: its sender {identity} is not held; see `exim -Mvl {id}` for why it waits");
+            return Ok(Passed::Refused(why, "not-held"));
+        }
+    }
+    tools.client.pass(id.as_str())?;
+    let outcome = exim.deliver(&message.place, Manner::Forced)?;
+    if !matches!(outcome, Outcome::Waiting(_)) {
+        // Nothing is left that it could be for.
+        tools.client.forget(vec![id.to_string()])?;
+    }
+    let Outcome::Failed(reason) = &outcome else {
+        return if tools.output.json {
+            tools.output.json(&Delivered::new("pass", id, &outcome))
+        } else {
+            match &outcome {
+                Outcome::Waiting(reason) => {
+                    tools.output.text(&format!("{id}: may be delivered, and waits: {}\n", show::safe(reason)))
+                }
+                _ => tools.output.text(&format!("{id}: delivered\n")),
+            }
+        }
+        .map(|()| Passed::Done);
+    };
+    Ok(Passed::Refused(format!("{id} was let through, and bounced: {reason}"), "failed"))
+}

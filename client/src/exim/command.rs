@@ -1,0 +1,282 @@
+//! Exim's command: finding it, asking it where its queue is, and having it deliver and remove messages.
+//!
+//! Every Exim that is started here is in a process group of its own: Ctrl-C on a terminal ends us between two messages, and never
+//! Exim within one.
+
+use super::id::MessageId;
+use super::queue::{Place, Queue, QueueError};
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// What Exim may be called, the first one first: Debian has both, and the second one for compatibility.
+const NAMES: [&str; 2] = ["exim4", "exim"];
+
+/// Where it is looked for behind `PATH`, which of users other than root often lacks such places.
+const PLACES: [&str; 3] = ["/usr/sbin", "/usr/local/sbin", "/usr/exim/bin"];
+
+/// Longest line of Exim's that is looked at, in bytes.
+const LONGEST_LINE: u64 = 16 << 10;
+
+/// An Exim that whoever runs us may operate.
+#[derive(Clone, Debug)]
+pub struct Exim {
+    program: PathBuf,
+    /// Its queue.
+    pub queue: Queue,
+}
+
+/// Why Exim did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum EximError {
+    /// There is none.
+    #[error("found no Exim (looked for exim4 and exim in PATH and {}); name it with --exim", PLACES.join(", "))]
+    NotFound,
+    /// It could not be started.
+    #[error("cannot run {}: {source}", program.display())]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Exim does not let this user do that.
+    #[error("this user may not operate Exim ({}): become root, or a member of Exim's own group or of its admin_groups", program.display())]
+    NotPermitted {
+        /// The program.
+        program: PathBuf,
+    },
+    /// It said something else than expected.
+    #[error("{} {what}", program.display())]
+    Unexpected {
+        /// The program.
+        program: PathBuf,
+        /// What it said.
+        what: String,
+    },
+    /// The queue could not be read.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// How a message is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As a queue run would: holds, retry times and freezing are respected (`-Mc`).
+    LikeQueueRun,
+    /// Whatever `hold_domains`, retry times and freezing say (`-M`).
+    Forced,
+}
+
+/// What became of a message that Exim was to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has left the queue.
+    Delivered,
+    /// It has left the queue, and a bounce was made for some recipients; why, for the last of them.
+    Failed(String),
+    /// It is still on the queue; why.
+    Waiting(String),
+}
+
+impl EximError {
+    /// Whether it is because of who this user is.
+    #[must_use]
+    pub fn is_not_permitted(&self) -> bool {
+        match self {
+            EximError::NotPermitted { .. } => true,
+            EximError::Queue(QueueError::Io { source, .. }) => source.kind() == ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+}
+
+impl Exim {
+    /// Finds Exim and asks it where its queue is; `program` if that is given, else the first one that is found.
+    ///
+    /// # Errors
+    ///
+    /// There is none, it is not understood, or whoever runs us may not operate it ([`EximError::NotPermitted`]).
+    pub fn find(program: Option<&Path>) -> Result<Exim, EximError> {
+        let program = program.map_or_else(search, |program| Ok(program.to_path_buf()))?;
+        // Debugging is for those who may operate Exim, whatever its options say of who may list or run the queue, and with this
+        // command it changes nothing. What it prints goes to standard error.
+        let mut answer = ask(&program, &["-d-all+acl", "-bP", "spool_directory"])?;
+        if !answer.status.success() {
+            answer = ask(&program, &["-bP", "spool_directory"])?;
+            return Err(if answer.status.success() {
+                EximError::NotPermitted { program }
+            } else {
+                unexpected(&program, format!("does not say where its queue is: {}", last_line(&answer)))
+            });
+        }
+        let answer = String::from_utf8_lossy(&answer.stdout);
+        let spool = answer.lines().find_map(|line| line.strip_prefix("spool_directory = ")).map(Path::new);
+        match spool.filter(|spool| spool.is_absolute()) {
+            Some(spool) => Ok(Exim { queue: Queue::new(spool), program }),
+            None => {
+                Err(unexpected(&program, format!("does not say where its queue is: \"{}\"", answer.escape_debug())))
+            }
+        }
+    }
+
+    /// Has Exim try to deliver a message, and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// Exim cannot be run, or the queue cannot be read.
+    pub fn deliver(&self, place: &Place, manner: Manner) -> Result<Outcome, EximError> {
+        let option = match manner {
+            Manner::LikeQueueRun => "-Mc",
+            Manner::Forced => "-M",
+        };
+        let mut command = self.command();
+        on_queue(&mut command, place).args(["-v", option, place.id.as_str()]).stdout(Stdio::null());
+        let run = |source| EximError::Run { program: self.program.clone(), source };
+        let mut exim = command.stderr(Stdio::piped()).spawn().map_err(run)?;
+        let said = exim.stderr.take().map(|stderr| Said::read(BufReader::new(stderr))).transpose();
+        exim.wait().map_err(run)?;
+        let said = said.map_err(run)?.unwrap_or_default();
+        Ok(match (place.is_there()?, said.failed) {
+            (true, _) => {
+                Outcome::Waiting(said.deferred.or(said.last).unwrap_or_else(|| "Exim does not say why".to_owned()))
+            }
+            (false, Some(why)) => Outcome::Failed(why),
+            (false, None) => Outcome::Delivered,
+        })
+    }
+
+    /// Has Exim remove messages from its queue without a bounce. Says which of them are still there, and why: being delivered in
+    /// this moment, mostly.
+    ///
+    /// # Errors
+    ///
+    /// Exim cannot be run, or the queue cannot be read.
+    pub fn remove<'a>(&self, places: &'a [Place]) -> Result<Vec<(&'a Place, String)>, EximError> {
+        let mut by_queue: BTreeMap<Option<&str>, Vec<&Place>> = BTreeMap::new();
+        for place in places {
+            by_queue.entry(place.queue.as_deref()).or_default().push(place);
+        }
+        let mut still_there = Vec::new();
+        for places in by_queue.into_values() {
+            let Some(first) = places.first() else { continue };
+            let mut command = self.command();
+            on_queue(&mut command, first).arg("-Mrm").args(places.iter().map(|place| place.id.as_str()));
+            let answer = run(&self.program, &mut command)?;
+            for place in places {
+                if place.is_there()? {
+                    still_there.push((place, why_not_removed(place.id, &answer)));
+                }
+            }
+        }
+        Ok(still_there)
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    pub(super) fn command(&self) -> Command {
+        command(&self.program)
+    }
+}
+
+/// What Exim says of a delivery, as it says it to its log.
+#[derive(Default)]
+struct Said {
+    /// Of the last recipient who waits.
+    deferred: Option<String>,
+    /// Of the last recipient who will not get it.
+    failed: Option<String>,
+    /// The last line of all.
+    last: Option<String>,
+}
+
+impl Said {
+    /// Reads what `-v` prints: each line of the log indented by two spaces behind a line with `LOG:`, and SMTP dialogues between
+    /// them.
+    fn read(mut stderr: impl BufRead) -> io::Result<Said> {
+        let (mut said, mut line, mut logged) = (Said::default(), Vec::new(), false);
+        loop {
+            line.clear();
+            if (&mut stderr).take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+                return Ok(said);
+            }
+            let text = String::from_utf8_lossy(&line);
+            let entry = text.strip_prefix("  ").filter(|_| logged).map(|entry| entry.trim_end().to_owned());
+            logged = text.starts_with("LOG: ");
+            let Some(entry) = entry else { continue };
+            match entry.get(..3) {
+                Some("== ") => said.deferred = Some(reason(&entry)),
+                Some("** ") => said.failed = Some(reason(&entry)),
+                _ => {}
+            }
+            said.last = Some(entry);
+        }
+    }
+}
+
+/// From `== x@y R=router T=transport defer (-1): text` to `defer (-1): text`, and from `** x@y R=router: text` to `text`: what
+/// several recipients and messages have in common.
+fn reason(entry: &str) -> String {
+    let reason = match (entry.find(" defer ("), entry.find(": ")) {
+        (Some(defer), _) => &entry[defer + 1..],
+        (None, Some(colon)) => &entry[colon + 2..],
+        (None, None) => entry,
+    };
+    reason.to_owned()
+}
+
+/// What Exim says about the message that it did not remove: `Message ID is locked` and such.
+fn why_not_removed(id: MessageId, answer: &Output) -> String {
+    let said = [&answer.stdout, &answer.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    let about = said.iter().flat_map(|text| text.lines()).find(|line| line.contains(id.as_str()));
+    about.map_or_else(|| last_line(answer), str::to_owned)
+}
+
+/// The program that is found first.
+fn search() -> Result<PathBuf, EximError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places: Vec<PathBuf> = env::split_paths(&path).chain(PLACES.iter().map(PathBuf::from)).collect();
+    let mut candidates = NAMES.iter().flat_map(|name| places.iter().map(move |place| place.join(name)));
+    candidates.find(|candidate| candidate.is_file()).ok_or(EximError::NotFound)
+}
+
+fn ask(program: &Path, arguments: &[&str]) -> Result<Output, EximError> {
+    run(program, command(program).args(arguments))
+}
+
+fn run(program: &Path, command: &mut Command) -> Result<Output, EximError> {
+    command.output().map_err(|source| match source.kind() {
+        ErrorKind::PermissionDenied => EximError::NotPermitted { program: program.to_path_buf() },
+        _ => EximError::Run { program: program.to_path_buf(), source },
+    })
+}
+
+fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.process_group(0).stdin(Stdio::null());
+    command
+}
+
+/// Tells Exim on which queue the message is.
+fn on_queue<'a>(command: &'a mut Command, place: &Place) -> &'a mut Command {
+    match &place.queue {
+        Some(queue) => command.arg("-MCG").arg(&**queue),
+        None => command,
+    }
+}
+
+fn last_line(answer: &Output) -> String {
+    let said = [&answer.stderr, &answer.stdout].map(|bytes| String::from_utf8_lossy(bytes));
+    let line = said.iter().find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
+    line.map_or_else(|| format!("it ended with {} and said nothing", answer.status), str::to_owned)
+}
+
+pub(super) fn unexpected(program: &Path, what: String) -> EximError {
+    EximError::Unexpected { program: program.to_path_buf(), what }
+}

@@ -1,0 +1,136 @@
+//! Which recipients are outside: as the Exim snippets have it (`OUTGOINGD_OUTSIDE`), and only Exim can say it, since its domain
+//! lists may look anything up. It is asked by `exim -be`, many domains at a time and each of them once.
+
+use super::command::{Exim, EximError, unexpected};
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Write};
+use std::process::{Output, Stdio};
+use std::thread;
+
+/// The macro of the snippets; without them the word stands for itself.
+const MACRO: &str = "OUTGOINGD_OUTSIDE";
+
+/// What it is unless a site says otherwise.
+const DEFAULT: &str = "!+local_domains";
+
+/// Domains whose answers are kept.
+const KEPT: usize = 1 << 16;
+
+/// Who knows which domains are outside.
+#[derive(Debug)]
+pub struct Domains {
+    exim: Exim,
+    /// The list of domains that are outside, as Exim is asked.
+    outside: &'static str,
+    known: HashMap<String, bool>,
+}
+
+impl Domains {
+    /// Asks Exim how it tells them.
+    ///
+    /// # Errors
+    ///
+    /// Exim does not answer.
+    pub fn of(exim: &Exim) -> Result<Domains, EximError> {
+        let mut domains = Domains { exim: exim.clone(), outside: DEFAULT, known: HashMap::new() };
+        if domains.ask(&[MACRO.to_owned()])? != [MACRO] {
+            domains.outside = MACRO;
+        }
+        Ok(domains)
+    }
+
+    /// Keeps, of each list of recipients, those who are outside.
+    ///
+    /// # Errors
+    ///
+    /// Exim does not say which those are.
+    pub fn keep_outside<'a>(&mut self, lists: impl Iterator<Item = &'a mut Vec<String>>) -> Result<(), EximError> {
+        let lists: Vec<&mut Vec<String>> = lists.collect();
+        if self.known.len() > KEPT {
+            self.known.clear();
+        }
+        let domains = lists.iter().flat_map(|list| list.iter()).filter_map(|recipient| domain(recipient));
+        let unknown: BTreeSet<String> = domains.filter(|domain| !self.known.contains_key(domain)).collect();
+        self.learn(unknown.into_iter().collect())?;
+        for list in lists {
+            list.retain(|recipient| domain(recipient).is_none_or(|domain| self.known.get(&domain) != Some(&false)));
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, domains: Vec<String>) -> Result<(), EximError> {
+        if domains.is_empty() {
+            return Ok(());
+        }
+        let outside = self.outside;
+        let question = |domain: &String| format!("${{if match_domain{{{domain}}}{{{outside}}}{{outside}}{{here}}}}");
+        let answers = self.ask(&domains.iter().map(question).collect::<Vec<_>>())?;
+        for (domain, answer) in domains.into_iter().zip(answers) {
+            let outside = match answer.as_str() {
+                "outside" => true,
+                "here" => false,
+                _ => {
+                    let what = format!("does not say whether {domain} is outside (\"{outside}\"): {answer}");
+                    return Err(unexpected(self.exim.program(), what));
+                }
+            };
+            self.known.insert(domain, outside);
+        }
+        Ok(())
+    }
+
+    /// What each line expands to.
+    fn ask(&self, lines: &[String]) -> Result<Vec<String>, EximError> {
+        let failed = |source| EximError::Run { program: self.exim.program().to_path_buf(), source };
+        let Output { stdout, .. } = self.expand(lines.join("\n") + "\n").map_err(failed)?;
+        // Exim prompts for each line, and once more.
+        let answers: Vec<String> = String::from_utf8_lossy(&stdout)
+            .lines()
+            .filter_map(|line| line.strip_prefix("> "))
+            .take(lines.len())
+            .map(|answer| answer.trim_end().to_owned())
+            .collect();
+        if answers.len() < lines.len() {
+            let what = format!("answers {} of {} questions about domains", answers.len(), lines.len());
+            return Err(unexpected(self.exim.program(), what));
+        }
+        Ok(answers)
+    }
+
+    fn expand(&self, lines: String) -> io::Result<Output> {
+        let mut command = self.exim.command();
+        command.arg("-be").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut exim = command.spawn()?;
+        let stdin = exim.stdin.take();
+        // Exim answers while it is asked, and a pipe takes only so much of either.
+        let asking = thread::spawn(move || stdin.map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes())));
+        let output = exim.wait_with_output()?;
+        // One that broke off has not answered everything, which is seen.
+        drop(asking.join());
+        Ok(output)
+    }
+}
+
+/// The domain of a recipient, in lower case. None if there is none, or one that does not go into an expansion as it is: then
+/// the recipient counts as outside.
+fn domain(recipient: &str) -> Option<String> {
+    let (_, domain) = recipient.rsplit_once('@')?;
+    let plain =
+        |character: char| !character.is_ascii() || character.is_ascii_alphanumeric() || "-._[]:".contains(character);
+    (!domain.is_empty() && domain.chars().all(plain)).then(|| domain.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_domain_is_an_expansion() {
+        assert_eq!(domain("a@Example.COM"), Some("example.com".to_owned()));
+        assert_eq!(domain("\"a@b\"@[10.0.0.1]"), Some("[10.0.0.1]".to_owned()));
+        assert_eq!(domain("a@b\u{fc}cher.example"), Some("b\u{fc}cher.example".to_owned()));
+        for odd in ["a", "a@", "a@x}{*}{outside}{here}}${run{/bin/false}}", "a@x y", "a@x\ny", "a@x\\ny", "a@$x"] {
+            assert_eq!(domain(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Exim, as an administrator's program meets it: where it keeps its queue, what is on it, and having it deliver or remove a
+//! message.
+//!
+//! Exim is asked and told by its own command, never by writing into its files. Who may do that is Exim's to say: root, its own
+//! user, and its admin groups (Exim's specification, "Privileged users").
+
+mod command;
+mod domains;
+mod header;
+mod id;
+mod queue;
+
+pub use command::{Exim, EximError, Manner, Outcome};
+pub use domains::Domains;
+pub use header::{Header, HeaderError};
+pub use id::{MessageId, NoMessageId};
+pub use queue::{Messages, Place, Queue, QueueError, QueueName};

@@ -1,0 +1,213 @@
+//! Held mail: Exim's queue, seen with the daemon's verdicts.
+//!
+//! There is no list of held messages anywhere. A message is held while its sender's verdict is hold, it has no pass, and
+//! recipients outside are to go; so whoever wants to know reads the queue, asks the daemon about the senders, and Exim about the
+//! recipients' domains.
+//!
+//! Both ends may change while that goes on. What is handed out was so when it was asked.
+
+use crate::client::{Client, Error};
+use crate::exim::{Domains, Exim, EximError, Header, MessageId, Place, QueueError};
+use crate::protocol::message::{Judgement, MAX_MESSAGES, Sent};
+use crate::protocol::text::Verdict;
+
+/// Messages about which the daemon is asked at once, and bytes of their headers in memory.
+const BATCH: (usize, usize) = (MAX_MESSAGES, 4 << 20);
+
+/// A message that waits for a recipient outside.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Where it is.
+    pub place: Place,
+    /// What Exim wrote down about it; `to_go` are those outside only.
+    pub header: Header,
+    /// What the daemon says of its sender.
+    pub judgement: Judgement,
+}
+
+/// What a walk along the queue comes by.
+#[derive(Debug)]
+pub enum Seen {
+    /// A message that was looked for.
+    Message(Box<Message>),
+    /// One that could not be read.
+    Unreadable(QueueError),
+    /// So many more of the queue were looked at.
+    Further(u64),
+}
+
+/// Why a walk ended early, or a message was not judged.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldError {
+    /// The daemon.
+    #[error(transparent)]
+    Client(#[from] Error),
+    /// Exim, or its queue.
+    #[error(transparent)]
+    Exim(#[from] EximError),
+}
+
+/// Which messages a walk looks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// Only those whose sender one of these covers; empty: everybody's.
+    pub subjects: &'a [String],
+    /// Only those of which this holds.
+    pub of: Stand,
+    /// Only those that came in before this moment, in Unix seconds.
+    pub before: Option<u64>,
+}
+
+/// How a message stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stand {
+    /// Nothing stops it: the verdict on its sender is ok, or it has a pass.
+    Free,
+    /// It is held.
+    Held,
+    /// Its sender is suspended, so the next attempt to deliver it makes a bounce.
+    Bouncing,
+    /// One of the two.
+    Stopped,
+    /// Whatever it is.
+    Any,
+}
+
+impl Stand {
+    /// Whether a message stands so.
+    #[must_use]
+    pub fn fits(self, judgement: &Judgement) -> bool {
+        match self {
+            Stand::Free => !Stand::Stopped.fits(judgement),
+            Stand::Held => judgement.verdict == Verdict::Hold && !judgement.passed,
+            Stand::Bouncing => judgement.verdict == Verdict::Suspend,
+            Stand::Stopped => Stand::Held.fits(judgement) || Stand::Bouncing.fits(judgement),
+            Stand::Any => true,
+        }
+    }
+}
+
+/// A walk along Exim's queue, the oldest message first. Memory does not grow with the queue.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    client: &'a mut Client,
+    exim: &'a Exim,
+    domains: Domains,
+}
+
+impl<'a> Walk<'a> {
+    /// Gets ready.
+    ///
+    /// # Errors
+    ///
+    /// Exim cannot be asked about domains.
+    pub fn new(client: &'a mut Client, exim: &'a Exim) -> Result<Walk<'a>, HeldError> {
+        let domains = Domains::of(exim)?;
+        Ok(Walk { client, exim, domains })
+    }
+
+    /// Hands what is looked for to `see`, until that fails. First of all `begin` is told how many messages are on the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`HeldError`], or what `see` returns.
+    pub fn along<E: From<HeldError>>(
+        &mut self,
+        search: Search<'_>,
+        begin: impl FnOnce(u64),
+        mut see: impl FnMut(Seen) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Wrong subjects are refused however empty the queue is.
+        self.judge(search.subjects, Vec::new())?;
+        let mut messages = self.exim.queue.messages().map_err(in_queue)?;
+        begin(messages.total());
+        let (mut batch, mut size, mut passed, mut buffer) = (Vec::new(), 0, 0, Vec::new());
+        loop {
+            let place = messages.next().transpose().map_err(in_queue)?;
+            let last = place.is_none();
+            if let Some(place) = place {
+                passed += 1;
+                match place.read(&mut buffer) {
+                    Ok(Some(header))
+                        if header.identity.is_some() && search.before.is_none_or(|end| header.received < end) =>
+                    {
+                        size += buffer.len();
+                        batch.push((place, header));
+                    }
+                    Ok(_) => {}
+                    Err(error) => see(Seen::Unreadable(error))?,
+                }
+            }
+            if last || batch.len() >= BATCH.0 || size >= BATCH.1 {
+                size = 0;
+                for message in self.choose(search, std::mem::take(&mut batch))? {
+                    see(Seen::Message(Box::new(message)))?;
+                }
+            }
+            if last || passed >= BATCH.0 as u64 {
+                see(Seen::Further(std::mem::take(&mut passed)))?;
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One message, whatever stops it; none if it is not on the queue. One without recipients outside, or whose sender nobody
+    /// can stop, is found, too.
+    ///
+    /// # Errors
+    ///
+    /// [`HeldError`]
+    pub fn find(&mut self, id: MessageId) -> Result<Option<Message>, HeldError> {
+        let Some(place) = self.exim.queue.find(id).map_err(EximError::from)? else { return Ok(None) };
+        let Some(mut header) = place.read(&mut Vec::new()).map_err(EximError::from)? else { return Ok(None) };
+        self.domains.keep_outside([&mut header.to_go].into_iter())?;
+        let judgement = match &header.identity {
+            Some(identity) => self.judge(&[], vec![sent(id, identity)])?.pop(),
+            None => None,
+        };
+        let judgement =
+            judgement.unwrap_or(Judgement { verdict: Verdict::Ok, passed: false, through: None, covered: true });
+        Ok(Some(Message { place, header, judgement }))
+    }
+
+    /// Those of the batch that are looked for.
+    fn choose(&mut self, search: Search<'_>, batch: Vec<(Place, Header)>) -> Result<Vec<Message>, HeldError> {
+        let senders =
+            batch.iter().map(|(place, header)| sent(place.id, header.identity.as_deref().unwrap_or_default()));
+        let judgements = self.judge(search.subjects, senders.collect())?;
+        let judged = batch.into_iter().zip(judgements);
+        let mut chosen: Vec<Message> = judged
+            .filter(|(_, judgement)| judgement.covered && search.of.fits(judgement))
+            .map(|((place, header), judgement)| Message { place, header, judgement })
+            .collect();
+        self.domains.keep_outside(chosen.iter_mut().map(|message| &mut message.header.to_go))?;
+        chosen.retain(|message| !message.header.to_go.is_empty());
+        Ok(chosen)
+    }
+
+    fn judge(&mut self, subjects: &[String], messages: Vec<Sent>) -> Result<Vec<Judgement>, HeldError> {
+        Ok(self.client.judge(subjects, messages)?)
+    }
+}
+
+impl Message {
+    /// Its size in bytes as Exim counts it, headers and body; none if it has left the queue.
+    ///
+    /// # Errors
+    ///
+    /// The queue cannot be read.
+    pub fn size(&self) -> Result<Option<u64>, QueueError> {
+        // And the empty line between the two.
+        Ok(self.place.body_size()?.map(|body| self.header.size + 1 + body))
+    }
+}
+
+fn sent(id: MessageId, identity: &str) -> Sent {
+    Sent { message_id: id.as_str().to_owned(), identity: identity.to_owned() }
+}
+
+fn in_queue(error: QueueError) -> HeldError {
+    HeldError::Exim(error.into())
+}
