@@ -7,6 +7,7 @@
 use crate::held;
 use crate::requests::{Requests, size_of_entry, stopping, unreadable};
 use crate::stop::Stop;
+use crate::store::{Store, StoreError};
 use crate::wire;
 use outgoingd_client::protocol::message::{LogEntry, Refusal};
 use std::time::Duration;
@@ -97,8 +98,11 @@ impl Follower {
     async fn page(&mut self) -> Result<Vec<LogEntry>, Refusal> {
         time::sleep_until(self.rest).await;
         let (newest, after, about) = (*self.trail.borrow_and_update(), self.position, self.about.clone());
-        let page = self.requests.blocking(move |this| this.events(about.as_deref(), after, newest)).await;
-        let (entries, position) = page?;
+        let page = move |this: &Requests| {
+            let page = events(&this.store, about.as_deref(), after, newest, || this.goes_on());
+            page.map_err(|error| unreadable(&error))
+        };
+        let (entries, position) = self.requests.blocking(page).await?;
         self.position = position;
         if position >= newest {
             self.rest = Instant::now() + REST;
@@ -107,27 +111,68 @@ impl Follower {
     }
 }
 
-impl Requests {
-    /// One page of the entries behind `after` and up to `newest`, and the one up to which all were looked at.
-    fn events(&self, about: Option<&str>, after: u64, newest: u64) -> Result<(Vec<LogEntry>, u64), Refusal> {
-        let (mut entries, mut size, mut looked_at, mut position) = (Vec::new(), 0, 0, newest);
-        let walked = self.store.log_after(after, |sequence, entry| {
-            if sequence > newest {
-                return false;
-            }
-            if size >= PAGE || looked_at >= LOOKED_AT || !self.goes_on() {
-                position = sequence - 1;
-                return false;
-            }
-            looked_at += 1;
-            if about.is_none_or(|about| about == entry.subject) {
-                let entry = wire::entry(sequence, entry);
-                size += size_of_entry(&entry);
-                entries.push(entry);
-            }
-            true
-        });
-        walked.map_err(|error| unreadable(&error))?;
-        Ok((entries, position))
+/// One page of the entries behind `after` and up to `newest`, and the one up to which all were looked at.
+fn events(
+    store: &Store,
+    about: Option<&str>,
+    after: u64,
+    newest: u64,
+    goes_on: impl Fn() -> bool,
+) -> Result<(Vec<LogEntry>, u64), StoreError> {
+    let (mut entries, mut size, mut looked_at, mut position) = (Vec::new(), 0, 0, newest);
+    store.log_after(after, |sequence, entry| {
+        if sequence > newest {
+            return false;
+        }
+        if size >= PAGE || looked_at >= LOOKED_AT || !goes_on() {
+            position = sequence - 1;
+            return false;
+        }
+        looked_at += 1;
+        if about.is_none_or(|about| about == entry.subject) {
+            let entry = wire::entry(sequence, entry);
+            size += size_of_entry(&entry);
+            entries.push(entry);
+        }
+        true
+    })?;
+    Ok((entries, position))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Action, Change, Origin};
+    use crate::flag::Timestamp;
+    use crate::name::MessageId;
+
+    /// The sequence numbers of a page, and the position behind it.
+    fn page(store: &Store, about: Option<&str>, after: u64, newest: u64) -> (Vec<u64>, u64) {
+        let (entries, position) = events(store, about, after, newest, || true).unwrap();
+        (entries.iter().map(|entry| entry.sequence).collect(), position)
+    }
+
+    #[test]
+    fn nothing_is_told_that_lookups_do_not_see_yet_and_nothing_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), 100_000).unwrap();
+        let pass = |number| {
+            let message = MessageId::new(&format!("1rABCD-{number:06}-XY")).unwrap().into_owned();
+            Change { origin: Origin::daemon(), action: Action::Pass { message } }
+        };
+        store.commit(&(1..=20_000).map(pass).collect::<Vec<_>>(), Timestamp(1)).unwrap();
+        assert_eq!(page(&store, None, 3, 7), (vec![4, 5, 6, 7], 7));
+        assert_eq!(page(&store, None, 7, 7), (vec![], 7));
+        assert_eq!(page(&store, Some("1rABCD-000005-XY"), 0, 4), (vec![], 4));
+        assert_eq!(page(&store, Some("1rABCD-000005-XY"), 4, 9), (vec![5], 9));
+        // Where a page ends for its size, or since it has taken long enough, the next one goes on.
+        let (first, position) = page(&store, None, 0, 20_000);
+        assert_eq!(first, (1..=position).collect::<Vec<_>>());
+        assert!(position < 10_000);
+        assert_eq!(page(&store, None, position, 20_000).0[0], position + 1);
+        assert_eq!(page(&store, Some("1rABCD-019999-XY"), 0, 20_000), (vec![], 10_000));
+        assert_eq!(page(&store, Some("1rABCD-019999-XY"), 10_000, 20_000), (vec![19_999], 20_000));
+        // A stop is no way to pass something over either.
+        assert_eq!(events(&store, None, 3, 7, || false).unwrap().1, 3);
     }
 }

@@ -32,8 +32,8 @@ use tokio::time;
 /// A page of a reply ends when it has about this many bytes, well below the bound of a frame.
 pub(crate) const PAGE: usize = 512 << 10;
 
-/// Bytes of a flag or log entry beside its texts, at most.
-const ROW: usize = 64;
+/// Bytes of a flag, log entry or pass beside its texts, at most.
+pub(crate) const ROW: usize = 64;
 
 /// Flags in one import; a client sends more in parts. So a reply with a refusal for each stays within a frame.
 const MAX_IMPORT: usize = 1000;
@@ -139,13 +139,13 @@ impl Requests {
             }
             Request::Settle => Ok(Reply::Settled { warning: self.keeper.settled().await }),
             Request::Stats => self.blocking(|this| Ok(Reply::Stats(Box::new(this.stats())))).await,
-            Request::Judge { subjects, messages } => self.judge(&subjects, &messages),
+            Request::Judge { subjects, messages } => self.judge(&subjects, &messages).await,
             Request::Drop { dropped } => self.record_drop(origin(), dropped).await,
             Request::Passes { after } => self.blocking(move |this| this.passes(after.as_deref())).await,
             Request::Forget { message_ids } => self.forget(origin(), &message_ids).await,
             Request::Retention => Ok(Reply::Retention(self.retention())),
-            // The session has its own way with those.
-            Request::Watch { .. } => Err(Refusal { cause: Cause::Invalid, message: "no stream here".to_owned() }),
+            // The session's own: it has no one reply.
+            Request::Watch { .. } => Err(Refusal { cause: Cause::Invalid, message: "nobody listens here".to_owned() }),
         };
         reply.unwrap_or_else(Reply::Refused)
     }

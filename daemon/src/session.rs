@@ -16,6 +16,7 @@ use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use outgoingd_client::protocol::message::{Call, Cause, Refusal, Reply, Request};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -28,7 +29,7 @@ use tracing::debug;
 /// How long a session may be silent between two requests.
 const IDLE: Duration = Duration::from_secs(300);
 
-/// How often a watcher's right is looked at again. What is found out when nothing happens is found out some seconds later.
+/// How long a watcher is taken to have the right that it had, if the configuration stays as it is.
 const RIGHT_HOLDS: Duration = Duration::from_secs(30);
 
 /// Why a session ended before its peer hung up.
@@ -102,15 +103,14 @@ async fn session(
         let payload =
             time::timeout(deadline, read_payload(&mut stream, &mut received, header.length as usize)).await??;
         let reply = match codec::decode::<Call>(&payload) {
-            Ok(Call { request: Request::Watch { subject, after }, .. }) if right >= Right::Look => {
-                let follower = match Follower::new(requests, subject.as_deref(), after).await {
-                    Ok(follower) => follower,
-                    Err(refusal) => return send(requests, &mut stream, deadline, Reply::Refused(refusal)).await,
-                };
-                return watch(requests, &credentials, &mut stream, deadline, follower).await;
+            Ok(call) if right < authorise::needed(&call.request) => Reply::Refused(not_permitted(&peer, right)),
+            Ok(Call { request: Request::Watch { subject, after }, .. }) => {
+                if received.is_empty() {
+                    watch(requests, &credentials, &mut stream, deadline, (subject, after)).await?;
+                }
+                return Ok(());
             }
-            Ok(call) if right >= authorise::needed(&call.request) => requests.handle(&peer, call).await,
-            Ok(_) => Reply::Refused(not_permitted(&peer, right)),
+            Ok(call) => requests.handle(&peer, call).await,
             Err(error) => Reply::Refused(Refusal { cause: Cause::Invalid, message: error.to_string() }),
         };
         send(requests, &mut stream, deadline, reply).await?;
@@ -120,35 +120,36 @@ async fn session(
     }
 }
 
-/// Sends what comes in the trail, until there is a reason against it, which is sent too; or until the peer hangs up or says
-/// something.
+/// Sends what comes in the trail about a subject, or all of it, from behind an entry or from now on, until there is a reason
+/// against it, which is sent too; or until the peer hangs up or says something.
 async fn watch(
     requests: &Requests,
     credentials: &UnixCredentials,
     stream: &mut UnixStream,
     deadline: Duration,
-    mut follower: Follower,
+    (subject, after): (Option<String>, Option<u64>),
 ) -> Result<(), SessionError> {
     let (mut reading, mut writing) = stream.split();
     let sending = async {
-        let mut looked_at = Instant::now();
+        let mut follower = match Follower::new(requests, subject.as_deref(), after).await {
+            Ok(follower) => follower,
+            Err(refusal) => return send(requests, &mut writing, deadline, Reply::Refused(refusal)).await,
+        };
+        let (mut policy, mut looked_at) = (requests.policy(), Instant::now());
         loop {
-            let mut reply = match follower.next().await {
-                Ok(entries) => Reply::Events { entries },
-                Err(refusal) => Reply::Refused(refusal),
-            };
-            if looked_at.elapsed() >= RIGHT_HOLDS {
+            let mut next = follower.next().await;
+            // Whoever has lost the right since is not told this any more.
+            if looked_at.elapsed() >= RIGHT_HOLDS || !Arc::ptr_eq(&policy, &requests.policy()) {
+                (policy, looked_at) = (requests.policy(), Instant::now());
                 match requests.identify(credentials).await {
                     Ok((_, Right::Look | Right::Change)) => {}
-                    Ok((peer, Right::Nothing)) => reply = Reply::Refused(not_permitted(&peer, Right::Nothing)),
-                    Err(refusal) => reply = Reply::Refused(refusal),
+                    Ok((peer, Right::Nothing)) => next = Err(not_permitted(&peer, Right::Nothing)),
+                    Err(refusal) => next = Err(refusal),
                 }
-                looked_at = Instant::now();
             }
-            let is_last = matches!(reply, Reply::Refused(_));
-            send(requests, &mut writing, deadline, reply).await?;
-            if is_last {
-                return Ok(());
+            match next {
+                Ok(entries) => send(requests, &mut writing, deadline, Reply::Events { entries }).await?,
+                Err(refusal) => return send(requests, &mut writing, deadline, Reply::Refused(refusal)).await,
             }
         }
     };

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use outgoingd::change::{Action, Change, Effect, Origin, Terms};
+use outgoingd::change::{Action, Change, Effect, Mail, Origin, Terms};
 use outgoingd::clock::Clock;
 use outgoingd::fallback::Fallback;
 use outgoingd::flag::{Flag, Kind, Timestamp, Verdict};
@@ -173,6 +173,38 @@ async fn a_pass_is_forgotten_after_thirty_days() {
     assert_eq!(verdict(), Verdict::Ok);
     time::sleep(Duration::from_secs(31 * 24 * 3600)).await;
     assert_eq!(verdict(), Verdict::Hold);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_was_given_up_and_given_again_lasts_its_thirty_days() {
+    let desk = Desk::new(&[]);
+    let message = || MessageId::new("1rABCD-000abc-XY").unwrap().into_owned();
+    desk.submit(Action::Pass { message: message() }).await;
+    time::sleep(Duration::from_secs(20 * 24 * 3600)).await;
+    assert_eq!(desk.submit(Action::ForgetPass { message: message() }).await, Effect::Removed);
+    desk.submit(Action::Pass { message: message() }).await;
+    time::sleep(Duration::from_secs(20 * 24 * 3600)).await;
+    assert!(desk.table.has_pass(&message()));
+    time::sleep(Duration::from_secs(11 * 24 * 3600)).await;
+    assert!(!desk.table.has_pass(&message()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_trail_is_told_as_far_as_the_table_shows_it() {
+    let desk = Desk::new(&[]);
+    let trail = desk.writer.trail();
+    assert_eq!(*trail.borrow(), 0);
+    desk.set("alice", Kind::Hold, Some(60)).await;
+    desk.set("alice", Kind::Hold, Some(60)).await;
+    let message = MessageId::new("1rABCD-000abc-XY").unwrap().into_owned();
+    desk.submit(Action::Pass { message: message.clone() }).await;
+    assert_eq!(*trail.borrow(), 2);
+    desk.submit(Action::ForgetPass { message: message.clone() }).await;
+    assert_eq!(*trail.borrow(), 2, "what leaves no entry is no news");
+    desk.submit(Action::Drop { mail: Mail::Message(message), reason: None }).await;
+    time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(desk.trail().last().unwrap(), "Expired(Hold) alice");
+    assert_eq!((*trail.borrow(), desk.store.last_entry().unwrap()), (4, 4));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, Header};
-use outgoingd_client::protocol::message::{Call, Kind, Request};
+use outgoingd_client::protocol::message::{Call, Dropped, Kind, Request};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -248,6 +248,12 @@ fn commands() -> Result<Vec<Vec<u8>>> {
         Request::Log { subject: None, before: None, limit: u32::MAX },
         Request::Stats,
         Request::Settle,
+        Request::Judge { subjects: vec![subject()], messages: Vec::new() },
+        Request::Drop { dropped: vec![Dropped { subject: subject(), reason: None }] },
+        Request::Passes { after: None },
+        Request::Forget { message_ids: vec!["1rABCD-000abc-XY".to_owned()] },
+        Request::Retention,
+        Request::Watch { subject: None, after: Some(0) },
     ];
     let call = |request| Ok(frame::seal(&codec::encode(&Call { on_behalf_of: Some("root".to_owned()), request })?)?);
     requests.into_iter().map(call).collect()
