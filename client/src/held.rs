@@ -11,8 +11,12 @@ use crate::exim::{Domains, Exim, EximError, Header, MessageId, Place, QueueError
 use crate::protocol::message::{Judgement, MAX_MESSAGES, Sent};
 use crate::protocol::text::Verdict;
 
-/// Messages about which the daemon is asked at once, and bytes of their headers in memory.
-const BATCH: (usize, usize) = (MAX_MESSAGES, 4 << 20);
+/// Messages, and recipients of theirs, that are in memory at the same time: thousands, since each time that Exim is asked about
+/// domains costs as much as reading hundreds of messages.
+const BATCH: usize = 8000;
+
+/// Messages behind which it is said how far the walk has come.
+const STRIDE: u64 = 250;
 
 /// A message that waits for a recipient outside.
 #[derive(Clone, Debug)]
@@ -131,20 +135,20 @@ impl<'a> Walk<'a> {
                     Ok(Some(header))
                         if header.identity.is_some() && search.before.is_none_or(|end| header.received < end) =>
                     {
-                        size += buffer.len();
+                        size += 1 + header.to_go.len();
                         batch.push((place, header));
                     }
                     Ok(_) => {}
                     Err(error) => see(Seen::Unreadable(error))?,
                 }
             }
-            if last || batch.len() >= BATCH.0 || size >= BATCH.1 {
+            if last || size >= BATCH {
                 size = 0;
                 for message in self.choose(search, std::mem::take(&mut batch))? {
                     see(Seen::Message(Box::new(message)))?;
                 }
             }
-            if last || passed >= BATCH.0 as u64 {
+            if last || passed >= STRIDE {
                 see(Seen::Further(std::mem::take(&mut passed)))?;
             }
             if last {
@@ -176,7 +180,11 @@ impl<'a> Walk<'a> {
     fn choose(&mut self, search: Search<'_>, batch: Vec<(Place, Header)>) -> Result<Vec<Message>, HeldError> {
         let senders =
             batch.iter().map(|(place, header)| sent(place.id, header.identity.as_deref().unwrap_or_default()));
-        let judgements = self.judge(search.subjects, senders.collect())?;
+        let senders: Vec<Sent> = senders.collect();
+        let mut judgements = Vec::with_capacity(senders.len());
+        for senders in senders.chunks(MAX_MESSAGES) {
+            judgements.append(&mut self.judge(search.subjects, senders.to_vec())?);
+        }
         let judged = batch.into_iter().zip(judgements);
         let mut chosen: Vec<Message> = judged
             .filter(|(_, judgement)| judgement.covered && search.of.fits(judgement))

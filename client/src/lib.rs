@@ -38,6 +38,9 @@ pub mod exim;
 
 pub mod held;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod client;
 
 pub use client::{Client, Error, TIMEOUT, Terms};

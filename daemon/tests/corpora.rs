@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use outgoingd::fuzzing::TARGETS;
 use outgoingd_client::protocol::frame::MAX_PAYLOAD;
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,13 +34,18 @@ fn names(directory: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_input_of_every_corpus_passes_within_its_memory_and_every_target_has_a_corpus() {
-    let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let all = || {
+        let daemon = outgoingd::fuzzing::TARGETS.into_iter().map(|(name, target)| ("outgoingd", name, target));
+        let client = outgoingd_client::fuzzing::TARGETS.into_iter();
+        daemon.chain(client.map(|(name, target)| ("outgoingd_client", name, target)))
+    };
+    let targets: BTreeSet<String> = all().map(|(_, name, _)| name.to_owned()).collect();
     assert_eq!(names("fuzz_targets"), targets);
     assert_eq!(names("corpus"), targets);
     let mut failed = Vec::new();
-    for (name, target) in TARGETS {
+    for (of, name, target) in all() {
         let source = fs::read_to_string(fuzz().join(format!("fuzz_targets/{name}.rs"))).unwrap();
-        assert!(source.contains(&format!("outgoingd::fuzzing::{name}(bytes)")), "{name} fuzzes something else");
+        assert!(source.contains(&format!("{of}::fuzzing::{name}(bytes)")), "{name} fuzzes something else");
         let inputs = entries(&format!("corpus/{name}"));
         assert!(!inputs.is_empty(), "{name} has an empty corpus");
         // What is made once and kept.

@@ -14,7 +14,7 @@ const MACRO: &str = "OUTGOINGD_OUTSIDE";
 const DEFAULT: &str = "!+local_domains";
 
 /// Domains whose answers are kept.
-const KEPT: usize = 1 << 16;
+const KEPT: usize = 1 << 14;
 
 /// Who knows which domains are outside.
 #[derive(Debug)]

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
-/// Ids that are put in order at a time: 2 MiB of them.
-const WINDOW: usize = 1 << 16;
+/// Ids that are put in order at a time: some 2 MiB with what belongs to them.
+const WINDOW: usize = 1 << 15;
 
 /// No `-H` file is larger: a million recipients have room.
 const LARGEST: usize = 64 << 20;
