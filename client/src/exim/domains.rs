@@ -33,7 +33,9 @@ impl Domains {
     /// Exim does not answer.
     pub fn of(exim: &Exim) -> Result<Domains, EximError> {
         let mut domains = Domains { exim: exim.clone(), outside: DEFAULT, known: HashMap::new() };
-        if domains.ask(&[MACRO.to_owned()])? != [MACRO] {
+        // A line that begins with a capital letter would define a macro.
+        let line = format!("={MACRO}");
+        if domains.ask(std::slice::from_ref(&line))? != [line] {
             domains.outside = MACRO;
         }
         Ok(domains)
@@ -82,7 +84,7 @@ impl Domains {
     /// What each line expands to.
     fn ask(&self, lines: &[String]) -> Result<Vec<String>, EximError> {
         let failed = |source| EximError::Run { program: self.exim.program().to_path_buf(), source };
-        let Output { stdout, .. } = self.expand(lines.join("\n") + "\n").map_err(failed)?;
+        let Output { stdout, status, .. } = self.expand(lines.join("\n") + "\n").map_err(failed)?;
         // Exim prompts for each line, and once more.
         let answers: Vec<String> = String::from_utf8_lossy(&stdout)
             .lines()
@@ -90,8 +92,9 @@ impl Domains {
             .take(lines.len())
             .map(|answer| answer.trim_end().to_owned())
             .collect();
-        if answers.len() < lines.len() {
-            let what = format!("answers {} of {} questions about domains", answers.len(), lines.len());
+        if answers.len() < lines.len() || !status.success() {
+            let what =
+                format!("answers {} of {} questions about domains, and ends with {status}", answers.len(), lines.len());
             return Err(unexpected(self.exim.program(), what));
         }
         Ok(answers)

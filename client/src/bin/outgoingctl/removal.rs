@@ -215,7 +215,11 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
         .collect();
     for (subject, excess) in &to_go {
         match what {
-            Sweep::Try => tools.output.removed("sweep", subject, 0, *excess)?,
+            Sweep::Try if tools.output.json => tools.output.removed("sweep", subject, 0, *excess)?,
+            Sweep::Try => {
+                let (subject, messages) = (show::safe(subject), show::messages(*excess));
+                tools.output.text(&format!("{subject}: {messages} would be removed\n"))?;
+            }
             Sweep::Remove => {
                 record(tools, subject, &format!("{} over held.max-age or held.max-messages", show::messages(*excess)))?;
             }

@@ -165,9 +165,10 @@ fn tell_what_will_bounce(tools: &mut Tools, subjects: &[String]) -> Result<(), F
     if waiting == 0 {
         return Ok(());
     }
-    let subjects = show::safe(&subjects.join(" "));
+    let next = subjects.iter().map(|subject| format!("outgoingctl drop --subject '{}'", show::safe(subject)));
+    let next = next.collect::<Vec<_>>().join("; ");
     tools.output.text(&format!(
-        "{} of {subjects} on the queue will be bounced by the next queue run; `outgoingctl drop --subject …` removes them instead\n",
+        "{} on the queue will be bounced by the next queue run; to remove them instead: {next}\n",
         show::messages(waiting)
     ))
 }
