@@ -100,14 +100,9 @@ pub struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Gets ready.
-    ///
-    /// # Errors
-    ///
-    /// Exim cannot be asked about domains.
-    pub fn new(client: &'a mut Client, exim: &'a Exim) -> Result<Walk<'a>, HeldError> {
-        let domains = Domains::of(exim)?;
-        Ok(Walk { client, exim, domains })
+    /// Begins nothing yet.
+    pub fn new(client: &'a mut Client, exim: &'a Exim) -> Walk<'a> {
+        Walk { client, exim, domains: Domains::of(exim) }
     }
 
     /// Hands what is looked for to `see`, until that fails. First of all `begin` is told how many messages are on the queue.
@@ -157,16 +152,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// One message, whatever stops it; none if it is not on the queue. One without recipients outside, or whose sender nobody
-    /// can stop, is found, too.
+    /// One message, whatever stops it and whoever is to get it; none if it is not on the queue. Its recipients to go are all of
+    /// them.
     ///
     /// # Errors
     ///
     /// [`HeldError`]
     pub fn find(&mut self, id: MessageId) -> Result<Option<Message>, HeldError> {
         let Some(place) = self.exim.queue.find(id).map_err(EximError::from)? else { return Ok(None) };
-        let Some(mut header) = place.read(&mut Vec::new()).map_err(EximError::from)? else { return Ok(None) };
-        self.domains.keep_outside([&mut header.to_go].into_iter())?;
+        let Some(header) = place.read(&mut Vec::new()).map_err(EximError::from)? else { return Ok(None) };
         let judgement = match &header.identity {
             Some(identity) => self.judge(&[], vec![sent(id, identity)])?.pop(),
             None => None,

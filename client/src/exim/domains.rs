@@ -20,25 +20,16 @@ const KEPT: usize = 1 << 14;
 #[derive(Debug)]
 pub struct Domains {
     exim: Exim,
-    /// The list of domains that are outside, as Exim is asked.
-    outside: &'static str,
+    /// The list of domains that are outside, as Exim is asked; none: not known yet.
+    outside: Option<&'static str>,
     known: HashMap<String, bool>,
 }
 
 impl Domains {
-    /// Asks Exim how it tells them.
-    ///
-    /// # Errors
-    ///
-    /// Exim does not answer.
-    pub fn of(exim: &Exim) -> Result<Domains, EximError> {
-        let mut domains = Domains { exim: exim.clone(), outside: DEFAULT, known: HashMap::new() };
-        // A line that begins with a capital letter would define a macro.
-        let line = format!("={MACRO}");
-        if domains.ask(std::slice::from_ref(&line))? != [line] {
-            domains.outside = MACRO;
-        }
-        Ok(domains)
+    /// Asks nothing yet.
+    #[must_use]
+    pub fn of(exim: &Exim) -> Domains {
+        Domains { exim: exim.clone(), outside: None, known: HashMap::new() }
     }
 
     /// Keeps, of each list of recipients, those who are outside.
@@ -64,7 +55,7 @@ impl Domains {
         if domains.is_empty() {
             return Ok(());
         }
-        let outside = self.outside;
+        let outside = self.list_of_outside()?;
         let question = |domain: &String| format!("${{if match_domain{{{domain}}}{{{outside}}}{{outside}}{{here}}}}");
         let answers = self.ask(&domains.iter().map(question).collect::<Vec<_>>())?;
         for (domain, answer) in domains.into_iter().zip(answers) {
@@ -79,6 +70,16 @@ impl Domains {
             self.known.insert(domain, outside);
         }
         Ok(())
+    }
+
+    fn list_of_outside(&mut self) -> Result<&'static str, EximError> {
+        if let Some(outside) = self.outside {
+            return Ok(outside);
+        }
+        // A line that begins with a capital letter would define a macro.
+        let line = format!("={MACRO}");
+        let outside = if self.ask(std::slice::from_ref(&line))? == [line] { DEFAULT } else { MACRO };
+        Ok(*self.outside.insert(outside))
     }
 
     /// What each line expands to.

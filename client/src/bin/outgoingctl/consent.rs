@@ -18,7 +18,12 @@ impl Consent {
 
     /// For one that was told with an option to remove something, too: asked on a terminal.
     pub(crate) fn may_be_refused(self, question: &str) -> Result<(), Failure> {
-        if self.yes || !io::stdin().is_terminal() { Ok(()) } else { ask(question) }
+        if self.cannot_be_refused() { Ok(()) } else { ask(question) }
+    }
+
+    /// Whether that is not asked.
+    pub(crate) fn cannot_be_refused(self) -> bool {
+        self.yes || !io::stdin().is_terminal()
     }
 }
 

@@ -95,7 +95,7 @@ fn search(
     let tell = |what| report.send(what).map_err(|_| Failure::Enough);
     let search = Search { subjects, of: Stand::Free, before: None };
     let begin = |total| drop(tell(Report::Begin(total)));
-    Walk::new(client, exim)?.along(search, begin, |seen| match seen {
+    Walk::new(client, exim).along(search, begin, |seen| match seen {
         Seen::Message(_) if interrupt.came() => tell(Report::Left),
         Seen::Message(message) => found.send(message.place).map_err(|_| Failure::Enough),
         Seen::Unreadable(error) => tell(Report::Unreadable(error)),
@@ -230,7 +230,7 @@ fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Passed, Failure
         Ok(id) => id,
         Err(error) => return Ok(Passed::Refused(error.to_string(), "invalid")),
     };
-    let message = Walk::new(&mut tools.client, exim)?.find(id)?;
+    let message = Walk::new(&mut tools.client, exim).find(id)?;
     let Some(message) = message else {
         return Ok(Passed::Refused(format!("there is no message {id} on Exim's queue"), "no-such-message"));
     };

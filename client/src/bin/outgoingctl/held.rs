@@ -25,7 +25,7 @@ pub(crate) fn held(tools: &mut Tools, subject: Option<String>, before: Option<u6
     let mut listing =
         Listing { view, now: moment::now(), rows: Vec::new(), messages: 0, bytes: 0, totals: BTreeMap::new() };
     let search = Search { subjects: &subjects, of: Stand::Held, before };
-    let walked = Walk::new(client, &exim)?.along(
+    let walked = Walk::new(client, &exim).along(
         search,
         |total| bar.set_length(total),
         |seen| match seen {

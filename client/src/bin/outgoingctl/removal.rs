@@ -58,7 +58,7 @@ pub(crate) fn drop_subject(
 pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: Consent) -> Result<(), Failure> {
     let exim = tools.exim()?;
     let (mut chosen, mut failed) = (Vec::new(), 0);
-    let mut walk = Walk::new(&mut tools.client, &exim)?;
+    let mut walk = Walk::new(&mut tools.client, &exim);
     for raw in message_ids {
         match stopped(&mut walk, raw.trim())? {
             Ok(message) => chosen.push(message),
@@ -119,20 +119,26 @@ fn stopped(walk: &mut Walk<'_>, raw: &str) -> Result<Result<Message, (String, &'
     Ok(Err((format!("{id} of {identity} was not removed: it {why}; `exim -Mrm {id}` removes any message"), "not-held")))
 }
 
-/// `release --drop`: removes what `subject`'s hold keeps back, and clears it then, so that nothing of it gets out.
-pub(crate) fn release(
+/// Asks before what waits of all these senders is removed because an option said so. `what` is the rest of the question.
+pub(crate) fn ask(
     tools: &mut Tools,
     exim: &Exim,
-    subject: &str,
+    subjects: &[String],
+    stand: Stand,
     consent: Consent,
-    interrupt: &Interrupt,
+    what: &str,
 ) -> Result<(), Failure> {
-    let subjects = [subject.to_owned()];
-    let search = of(&subjects, Stand::Held);
-    let waiting = show::messages(count(tools, exim, search)?);
-    consent.may_be_refused(&format!("Remove {waiting} of {subject} for good, without a bounce, and release it?"))?;
-    record(tools, subject, &waiting)?;
-    let removal = remove(tools, exim, search, interrupt, |_| true)?;
+    if consent.cannot_be_refused() {
+        return Ok(());
+    }
+    let (waiting, whose) = (count(tools, exim, of(subjects, stand))?, show::safe(&subjects.join(", ")));
+    consent.may_be_refused(&format!("Remove {} of {whose} for good, without a bounce{what}?", show::messages(waiting)))
+}
+
+/// `release --drop`: removes what `subject`'s hold keeps back, and clears it then, so that nothing of it gets out.
+pub(crate) fn release(tools: &mut Tools, exim: &Exim, subject: &str, interrupt: &Interrupt) -> Result<(), Failure> {
+    record(tools, subject, "release --drop")?;
+    let removal = remove(tools, exim, of(&[subject.to_owned()], Stand::Held), interrupt, |_| true)?;
     removal.report(&mut tools.output, "release", subject)?;
     // What is left stays held.
     removal.ended(&mut tools.output, "release", interrupt)?;
@@ -147,19 +153,15 @@ pub(crate) fn suspend(
     exim: &Exim,
     subject: &str,
     terms: &Terms,
-    consent: Consent,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
-    let status = tools.client.status(subject)?;
-    let subjects = [subject.to_owned()];
-    let waiting = show::messages(count(tools, exim, of(&subjects, Stand::Any))?);
-    consent.may_be_refused(&format!("Suspend {subject} and remove {waiting} for good, without a bounce?"))?;
+    let (status, subjects) = (tools.client.status(subject)?, [subject.to_owned()]);
     let stopped_already = status.flags.iter().any(|flag| flag.subject == status.subject);
     if !stopped_already {
         let reason = Some("until what waits is removed".to_owned());
         tools.client.hold(subject, &Terms { reason, ..Terms::default() })?;
     }
-    record(tools, subject, &waiting)?;
+    record(tools, subject, "suspend --drop")?;
     let mut removal = remove(tools, exim, of(&subjects, Stand::Stopped), interrupt, |_| true)?;
     if interrupt.came() && !stopped_already {
         removal.report(&mut tools.output, "suspend", subject)?;
@@ -305,7 +307,7 @@ fn walk(
 ) -> Result<(), Failure> {
     let Tools { client, output, .. } = tools;
     let bar = bar();
-    let walked = Walk::new(client, exim)?.along(
+    let walked = Walk::new(client, exim).along(
         search,
         |total| bar.set_length(total),
         |seen| match seen {

@@ -131,8 +131,10 @@ fn release_and_deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Resu
 }
 
 fn release_and_drop(tools: &mut Tools, subjects: &[String], consent: Consent) -> Result<(), Failure> {
-    let (exim, interrupt) = (tools.exim()?, Interrupt::listen()?);
-    each(tools, "release", subjects, |tools, subject| removal::release(tools, &exim, subject, consent, &interrupt))
+    let exim = tools.exim()?;
+    removal::ask(tools, &exim, subjects, Stand::Held, consent, ", and release")?;
+    let interrupt = Interrupt::listen()?;
+    each(tools, "release", subjects, |tools, subject| removal::release(tools, &exim, subject, &interrupt))
 }
 
 fn suspend(tools: &mut Tools, subjects: &[String], terms: &Terms, _: Consent) -> Result<(), Failure> {
@@ -174,10 +176,10 @@ fn tell_what_will_bounce(tools: &mut Tools, subjects: &[String]) -> Result<(), F
 }
 
 fn suspend_and_drop(tools: &mut Tools, subjects: &[String], terms: &Terms, consent: Consent) -> Result<(), Failure> {
-    let (exim, interrupt) = (tools.exim()?, Interrupt::listen()?);
-    each(tools, "suspend", subjects, |tools, subject| {
-        removal::suspend(tools, &exim, subject, terms, consent, &interrupt)
-    })
+    let exim = tools.exim()?;
+    removal::ask(tools, &exim, subjects, Stand::Any, consent, ", and suspend")?;
+    let interrupt = Interrupt::listen()?;
+    each(tools, "suspend", subjects, |tools, subject| removal::suspend(tools, &exim, subject, terms, &interrupt))
 }
 
 /// Whoever reads that a sender is stopped may count on it, even if the daemon is killed in the next moment.
