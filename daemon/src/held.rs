@@ -8,7 +8,7 @@
 use crate::answer;
 use crate::change::{Action, Change, Effect, Mail, Origin};
 use crate::flag::{self, Timestamp, Verdict};
-use crate::name::{MessageId, Subject};
+use crate::name::{Identity, MessageId, Subject};
 use crate::requests::{PAGE, ROW, Requests, invalid, subject, unreadable};
 use crate::table::Table;
 use outgoingd_client::protocol::message::{
@@ -24,15 +24,15 @@ const PART: usize = 50;
 #[must_use]
 pub fn judgement(sent: &Sent, subjects: &BTreeSet<&str>, table: &Table, now: Timestamp) -> Judgement {
     let passed = MessageId::new(&sent.message_id).is_ok_and(|message| table.has_pass(&message));
-    // As Exim asks, so that whatever cannot be asked about is nobody here too.
+    // As Exim asks, so that whatever it is answered no verdict on has none here either.
     let question = text::Request::Check { message_id: None, identity: &sent.identity }.to_string();
-    let identity = match text::parse(question.as_bytes()) {
-        Ok(text::Request::Check { identity, .. }) => answer::read(identity, table, now).ok(),
+    let named = match text::parse(question.as_bytes()) {
+        Ok(text::Request::Check { identity, .. }) => answer::read(identity, table, now).ok().map(Identity::into_owned),
         _ => None,
     };
-    let Some(identity) = identity else {
-        return Judgement { verdict: text::Verdict::Ok, passed, through: None, covered: false };
-    };
+    // Without a verdict of ours, Exim knows of no passes.
+    let passed = passed && named.is_some();
+    let identity = named.unwrap_or_else(|| nameless(&sent.identity));
     let covered = subjects.is_empty()
         || if identity.is_root() {
             // Whatever is done to everyone is not done to root.
@@ -43,6 +43,14 @@ pub fn judgement(sent: &Sent, subjects: &BTreeSet<&str>, table: &Table, now: Tim
     let deciding = table.deciding(&identity, now);
     let verdict = deciding.as_ref().map_or(Verdict::Ok, |(_, kind)| (*kind).into());
     Judgement { verdict: verdict.into(), passed, through: deciding.map(|(name, _)| name), covered }
+}
+
+/// Whom Exim takes a sender for whose name has no normal form. It is answered `error` and goes by the fallback file, which knows
+/// such a one as somebody of the domain, or as anybody. No flag is on either name itself.
+fn nameless(raw: &str) -> Identity<'static> {
+    let somebody = raw.rsplit_once('@').map(|(_, domain)| format!("*@{domain}"));
+    let somebody = somebody.and_then(|name| Identity::new(&name).ok().map(Identity::into_owned));
+    somebody.unwrap_or(Identity::from_normal_form("*"))
 }
 
 /// Takes the name of mail on the queue: a message id, or a subject.

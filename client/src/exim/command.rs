@@ -111,16 +111,14 @@ impl Exim {
             return Err(if answer.status.success() {
                 EximError::NotPermitted { program }
             } else {
-                unexpected(&program, format!("does not say where its queue is: {}", last_line(&answer)))
+                no_queue(&program, &last_line(&answer))
             });
         }
         let answer = String::from_utf8_lossy(&answer.stdout);
         let spool = answer.lines().find_map(|line| line.strip_prefix("spool_directory = ")).map(Path::new);
         match spool.filter(|spool| spool.is_absolute()) {
             Some(spool) => Ok(Exim { queue: Queue::new(spool), program }),
-            None => {
-                Err(unexpected(&program, format!("does not say where its queue is: \"{}\"", answer.escape_debug())))
-            }
+            None => Err(no_queue(&program, &format!("\"{}\"", answer.escape_debug()))),
         }
     }
 
@@ -275,6 +273,10 @@ fn last_line(answer: &Output) -> String {
     let said = [&answer.stderr, &answer.stdout].map(|bytes| String::from_utf8_lossy(bytes));
     let line = said.iter().find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
     line.map_or_else(|| format!("it ended with {} and said nothing", answer.status), str::to_owned)
+}
+
+fn no_queue(program: &Path, said: &str) -> EximError {
+    unexpected(program, format!("does not say where its queue is: {said}; if it is no Exim, name one with --exim"))
 }
 
 pub(super) fn unexpected(program: &Path, what: String) -> EximError {

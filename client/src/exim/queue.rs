@@ -92,7 +92,12 @@ impl Queue {
     ///
     /// A directory cannot be read. The iterator has such an error as an item, too, and ends behind it.
     pub fn messages(&self) -> Result<Messages<'_>, QueueError> {
-        let mut messages = Messages { queue: self, window: Vec::new().into_iter(), last: None, more: true, total: 0 };
+        self.messages_by(WINDOW)
+    }
+
+    fn messages_by(&self, size: usize) -> Result<Messages<'_>, QueueError> {
+        let window = Vec::new().into_iter();
+        let mut messages = Messages { queue: self, size, window, last: None, more: true, total: 0 };
         messages.total = messages.next_window()?;
         Ok(messages)
     }
@@ -157,6 +162,8 @@ fn entries(directory: &Path) -> Result<impl Iterator<Item = io::Result<DirEntry>
 #[derive(Debug)]
 pub struct Messages<'a> {
     queue: &'a Queue,
+    /// Ids in a window.
+    size: usize,
     window: vec::IntoIter<Place>,
     /// The id behind which the next window begins.
     last: Option<MessageId>,
@@ -182,7 +189,7 @@ impl Messages<'_> {
                 let entry = entry.map_err(|source| io_error(directory, source))?;
                 let Some(id) = id_of(&entry).filter(|id| self.last.is_none_or(|last| *id > last)) else { continue };
                 seen += 1;
-                if smallest.len() < WINDOW {
+                if smallest.len() < self.size {
                     smallest.push((id, number));
                 } else if let Some(mut largest) = smallest.peek_mut()
                     && id < largest.0
@@ -191,8 +198,11 @@ impl Messages<'_> {
                 }
             }
         }
-        self.more = seen > WINDOW as u64;
-        let places = smallest.into_sorted_vec().into_iter().map(|(id, number)| {
+        self.more = seen > self.size as u64;
+        let mut smallest = smallest.into_sorted_vec();
+        // One that moves while the directories are read is seen in two of them.
+        smallest.dedup_by_key(|(id, _)| *id);
+        let places = smallest.into_iter().map(|(id, number)| {
             let (directory, queue) = &directories[number];
             Place { id, queue: queue.clone(), directory: Arc::clone(directory) }
         });
@@ -258,7 +268,9 @@ impl Place {
         };
         if read_whole(&self.file("-J"), buffer)? {
             let served: HashSet<&[u8]> = buffer.split(|byte| *byte == b'\n').collect();
-            header.to_go.retain(|recipient| !served.contains(recipient.as_bytes()));
+            header.to_go.retain(|recipient| {
+                !served.contains(recipient.as_bytes()) && !served.contains(as_routed(recipient).as_bytes())
+            });
         }
         Ok(Some(header))
     }
@@ -286,6 +298,14 @@ impl Place {
         path.push(self.id.as_str());
         path.as_mut_os_string().push(suffix);
         path
+    }
+}
+
+/// The recipient as Exim names it once it has routed it, and in the journal only so: its domain in lower case.
+fn as_routed(recipient: &str) -> String {
+    match recipient.rsplit_once('@') {
+        Some((local_part, domain)) => format!("{local_part}@{}", domain.to_ascii_lowercase()),
+        None => recipient.to_owned(),
     }
 }
 
@@ -319,4 +339,182 @@ fn read_whole(path: &Path, buffer: &mut Vec<u8>) -> Result<bool, QueueError> {
 
 fn io_error(path: &Path, source: io::Error) -> QueueError {
     QueueError::Io { path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, remove_file, rename, write};
+    use tempfile::TempDir;
+
+    /// A spool in which a message is no more than a file's name.
+    struct Spool {
+        home: TempDir,
+        queue: Queue,
+    }
+
+    impl Spool {
+        fn new() -> Spool {
+            let home = tempfile::tempdir().unwrap();
+            let queue = Queue::new(home.path());
+            Spool { home, queue }
+        }
+
+        /// With so many messages, of which every directory that there can be has some.
+        fn with(count: usize) -> Spool {
+            let spool = Spool::new();
+            for number in 0..count {
+                spool.put(number, directory(number));
+            }
+            spool
+        }
+
+        fn path(&self, number: usize, directory: &str) -> PathBuf {
+            self.home.path().join(directory).join(id(number) + "-H")
+        }
+
+        fn put(&self, number: usize, directory: &str) {
+            let path = self.path(number, directory);
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(path, "").unwrap();
+        }
+
+        fn remove(&self, number: usize) {
+            remove_file(self.path(number, directory(number))).unwrap();
+        }
+
+        /// What a walk sees, with something done behind each message.
+        fn seen(&self, window: usize, mut behind: impl FnMut(&str)) -> Vec<String> {
+            let messages = self.queue.messages_by(window).unwrap();
+            let ids = messages.map(|place| place.unwrap().id.to_string());
+            ids.inspect(|id| behind(id)).collect()
+        }
+    }
+
+    fn id(number: usize) -> String {
+        format!("1rABC{}-{number:06}-XY", number % 10)
+    }
+
+    fn directory(number: usize) -> &'static str {
+        ["input", "input/0", "input/z", "slow/input", "slow/input/a", "Fast/input/7"][number * 7 % 6]
+    }
+
+    /// In the order of arrival.
+    fn ids(numbers: impl Iterator<Item = usize>) -> Vec<String> {
+        let mut ids: Vec<String> = numbers.map(id).collect();
+        ids.sort();
+        ids
+    }
+
+    #[test]
+    fn every_message_comes_once_in_the_order_of_arrival_however_many_windows_it_takes() {
+        let spool = Spool::with(100);
+        for window in [1, 2, 7, 25, 50, 99, 100, 101] {
+            assert_eq!(spool.seen(window, |_| {}), ids(0..100), "{window}");
+        }
+        assert_eq!(spool.queue.messages_by(7).unwrap().total(), 100);
+        assert_eq!(Spool::new().seen(7, |_| {}), [""; 0], "no queue at all");
+    }
+
+    #[test]
+    fn a_message_says_on_which_queue_it_is_and_is_found_there() {
+        let spool = Spool::with(6);
+        for place in spool.queue.messages().unwrap() {
+            let place = place.unwrap();
+            let number: usize = place.id.as_str()[7..13].parse().unwrap();
+            let queue = directory(number).split('/').next().filter(|name| *name != INPUT);
+            assert_eq!(place.queue.as_deref(), queue, "{number}");
+            assert!(place.is_there().unwrap());
+        }
+        // As Exim splits a queue: by the last digit of the time.
+        for (number, directory, queue) in [(11, "input/1", None), (12, "slow/input/2", Some("slow"))] {
+            spool.put(number, directory);
+            let found = spool.queue.find(MessageId::new(&id(number)).unwrap()).unwrap().unwrap();
+            assert_eq!((found.queue.as_deref(), found.is_there().unwrap()), (queue, true));
+        }
+        assert!(spool.queue.find(MessageId::new(&id(99)).unwrap()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_has_no_name_of_a_message_is_none() {
+        let spool = Spool::with(3);
+        for name in ["1rABC0-000000-XY-D", "1rABC0-000000-XY-J", "hdr.1rABC0-000000-XY", "-H", "1rABC0-0000-XY-H", "x"]
+        {
+            write(spool.home.path().join("input").join(name), "").unwrap();
+        }
+        write(spool.home.path().join("exim-process.info"), "").unwrap();
+        assert_eq!(spool.seen(2, |_| {}), ids(0..3));
+    }
+
+    #[test]
+    fn messages_that_leave_while_the_walk_goes_on_neither_break_nor_hide_the_others() {
+        let order = ids(0..60);
+        for window in [1, 7, 59, 60] {
+            let spool = Spool::with(60);
+            let number = |id: &str| id[7..13].parse::<usize>().unwrap();
+            // Every second one goes: the one just seen, and another one far behind it.
+            let mut gone = Vec::new();
+            let seen = spool.seen(window, |id| {
+                let at = order.iter().position(|other| other == id).unwrap();
+                for leaving in [at, at + 31] {
+                    if leaving % 2 == 1 && leaving < 60 && !gone.contains(&leaving) {
+                        spool.remove(number(&order[leaving]));
+                        gone.push(leaving);
+                    }
+                }
+            });
+            assert!(seen.is_sorted_by(|one, next| one < next), "{window}: {seen:?}");
+            for id in order.iter().step_by(2) {
+                assert!(seen.contains(id), "{window}: {id} in {seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn messages_that_come_in_while_the_walk_goes_on_neither_break_nor_hide_the_others() {
+        for window in [1, 7, 59, 60] {
+            let spool = Spool::with(60);
+            let mut next = 60;
+            let seen = spool.seen(window, |_| {
+                if next < 120 {
+                    spool.put(next, directory(next));
+                    next += 1;
+                }
+            });
+            assert!(seen.is_sorted_by(|one, next| one < next), "{window}: {seen:?}");
+            for id in ids(0..60) {
+                assert!(seen.contains(&id), "{window}: {id} in {seen:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_changes_its_directory_while_the_walk_goes_on_comes_once() {
+        for window in [1, 7, 59, 60] {
+            let spool = Spool::with(60);
+            // A directory that is read behind or before the one in which it was.
+            let mut moved = 0;
+            let seen = spool.seen(window, |_| {
+                for number in [moved, 59 - moved] {
+                    let to = ["input", "input/k"][moved % 2];
+                    create_dir_all(spool.home.path().join(to)).unwrap();
+                    let _ = rename(spool.path(number, directory(number)), spool.path(number, to));
+                }
+                moved += 1;
+            });
+            assert_eq!(seen, ids(0..60), "{window}");
+        }
+    }
+
+    /// As between the two halves of a move, or when the directories are read while it happens.
+    #[test]
+    fn a_message_that_is_in_two_directories_comes_once() {
+        for window in [1, 2, 7, 59, 60, 100] {
+            let spool = Spool::with(60);
+            for number in (0..60).step_by(3) {
+                spool.put(number, "other/input");
+            }
+            assert_eq!(spool.seen(window, |_| {}), ids(0..60), "{window}");
+        }
+    }
 }

@@ -113,7 +113,7 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "DURATION", value_parser = moment::before)]
         older: Option<u64>,
         /// At most so many messages, the oldest
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
     },
     /// Let single messages of held senders be delivered, now
@@ -271,6 +271,7 @@ mod tests {
             &["drop", "1rABCD-000abc-XY", "--subject", "a"],
             &["drop", "1rABCD-000abc-XY", "--older", "1d"],
             &["held", "--summary", "--limit", "3"],
+            &["held", "--limit", "0"],
         ] {
             assert!(Arguments::try_parse_from([&["outgoingctl"], wrong].concat()).is_err(), "{wrong:?}");
         }

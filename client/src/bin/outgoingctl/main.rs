@@ -110,7 +110,13 @@ fn exit_status(failure: &Failure) -> u8 {
 
 /// What to do next, where the error does not say it itself.
 fn advice(failure: &Failure) -> Option<&'static str> {
-    let Failure::Client(Error::Unreachable { source, .. }) = failure else { return None };
+    let source = match failure {
+        Failure::Client(Error::Unreachable { source, .. }) => source,
+        Failure::Exim(EximError::Run { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Some("; name Exim's command with --exim");
+        }
+        _ => return None,
+    };
     Some(match source.kind() {
         ErrorKind::PermissionDenied => "; become root, or a member of the socket's group",
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {

@@ -98,7 +98,7 @@ pub(crate) fn messages(count: u64) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
-/// A size as Exim's listings have it: `284`, `1.5K`, `12M`.
+/// A size as Exim's listings have it: `284`, `1.5K`, `12M`; but that they know no `G`.
 pub(crate) fn size(bytes: u64) -> String {
     let (unit, letter) = match bytes {
         0..1024 => return bytes.to_string(),
@@ -107,9 +107,12 @@ pub(crate) fn size(bytes: u64) -> String {
         _ => (1 << 30, 'G'),
     };
     if bytes < 10 * unit {
-        format!("{}.{}{letter}", bytes / unit, bytes % unit * 10 / unit)
+        // As printf(3) rounds: a half goes to the even neighbour.
+        let (tenths, rest) = (bytes * 10 / unit, bytes * 10 % unit);
+        let tenths = if rest * 2 + tenths % 2 > unit { tenths + 1 } else { tenths };
+        format!("{}.{}{letter}", tenths / 10, tenths % 10)
     } else {
-        format!("{}{letter}", bytes / unit)
+        format!("{}{letter}", (bytes + unit / 2) / unit)
     }
 }
 
@@ -193,6 +196,8 @@ mod tests {
     #[test]
     fn a_size_has_two_digits_at_least_and_one_unit() {
         let sizes = [0, 1023, 1024, 1536, 10_240, 1_048_575, 1_048_576, 12 << 30].map(size);
-        assert_eq!(sizes, ["0", "1023", "1.0K", "1.5K", "10K", "1023K", "1.0M", "12G"]);
+        assert_eq!(sizes, ["0", "1023", "1.0K", "1.5K", "10K", "1024K", "1.0M", "12G"]);
+        let rounded = [1075, 1076, 1280, 1281, 1408, 10_239, 10_751, 10_752].map(size);
+        assert_eq!(rounded, ["1.0K", "1.1K", "1.2K", "1.3K", "1.4K", "10.0K", "10K", "11K"]);
     }
 }
