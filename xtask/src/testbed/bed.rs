@@ -102,8 +102,17 @@ impl Bed {
 
     /// Runs `outgoingctl` beside this Exim as a Unix user other than root.
     pub fn ctl_by(&self, user: &str, arguments: &[&str]) -> Result<Finished> {
+        self.ctl_behind(&["runuser", "-u", user, "--"], arguments)
+    }
+
+    /// The same as a user who is a member of this group besides, though the system's files do not say so.
+    pub fn ctl_by_member(&self, user: &str, group: &str, arguments: &[&str]) -> Result<Finished> {
+        self.ctl_behind(&["setpriv", "--reuid", user, "--regid", user, "--groups", group, "--"], arguments)
+    }
+
+    fn ctl_behind(&self, wrapper: &[&str], arguments: &[&str]) -> Result<Finished> {
         let words = self.ctl_words(&self.public_ctl()?, arguments);
-        self.exim.run_beside(&[&["runuser", "-u", user, "--"], &borrowed(&words)[..]].concat(), "")
+        self.exim.run_beside(&[wrapper, &borrowed(&words)].concat(), "")
     }
 
     /// Runs `outgoingctl` beside this Exim on a terminal of 100 columns, on which this is typed, and then Ctrl-D.
