@@ -1,7 +1,8 @@
 //! A blocking client: one connection, one method for each command.
 //!
-//! A client connects when it is first used, and again after an error. Every method sends one request and waits for its
-//! reply, at most [`TIMEOUT`]; [`Client::watch`] goes on for as long as replies come. A change whose reply was lost may have been made; all changes can be repeated without harm.
+//! A client connects when it is first used, and again after an error, or when the daemon has closed a connection that was silent for
+//! minutes. Every method sends one request and waits for its reply, at most [`TIMEOUT`]; [`Client::watch`] goes on for as long as
+//! replies come. A change whose reply was lost may have been made; all changes can be repeated without harm.
 
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
@@ -242,6 +243,17 @@ impl Client {
         }
     }
 
+    /// Whether [`Client::suspend`] would be refused with these terms. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// Why it would, or any other [`Error`].
+    pub fn rehearse_suspend(&mut self, subject: &str, terms: &Terms) -> Result<(), Error> {
+        let Terms { until, reason, notice } = terms.clone();
+        self.changed(Request::Rehearse { kind: Kind::Suspend, subject: subject.to_owned(), until, reason, notice })
+            .map(drop)
+    }
+
     /// What holds for messages on Exim's queue, in their order, and whether one of `subjects`, if there are any, covers their
     /// senders. Without messages it says whether the subjects are well formed.
     ///
@@ -405,12 +417,19 @@ impl Client {
     fn begin(&mut self, request: Request) -> Result<(UnixStream, Reply), Error> {
         let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
         let frame = frame::seal(&codec::encode(&call)?)?;
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => connect(&self.socket, TIMEOUT)?,
-        };
+        if let Some(stream) = self.stream.take() {
+            match self.send(stream, &frame) {
+                // The daemon hangs up on who is silent for minutes, and when it stops: then it did not take this.
+                Err(Error::Lost { source, .. }) if is_hang_up(&source) => {}
+                answered => return answered,
+            }
+        }
+        self.send(connect(&self.socket, TIMEOUT)?, &frame)
+    }
+
+    fn send(&self, mut stream: UnixStream, frame: &[u8]) -> Result<(UnixStream, Reply), Error> {
         // Whoever is refused before all is read cannot write the rest, but can read why.
-        let sent = stream.write_all(&frame);
+        let sent = stream.write_all(frame);
         let reply = self.next(&mut stream, sent)?;
         Ok((stream, reply))
     }
@@ -497,6 +516,11 @@ fn connect(socket: &Path, timeout: Duration) -> Result<UnixStream, Error> {
         };
         Error::Unreachable { socket: socket.to_path_buf(), source }
     })
+}
+
+fn is_hang_up(source: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// What became of a connection, in words.

@@ -8,8 +8,8 @@
 
 use crate::client::{Client, Error};
 use crate::exim::{Domains, Exim, EximError, Header, MessageId, Place, QueueError};
-use crate::protocol::message::{Judgement, MAX_MESSAGES, Sent};
-use crate::protocol::text::Verdict;
+use crate::protocol::message::{Judgement, MAX_MESSAGES, MAX_SUBJECTS, Sent};
+use crate::protocol::text::{MAX_REQUEST, Verdict};
 
 /// Messages, and recipients of theirs, that are in memory at the same time: thousands, since each time that Exim is asked about
 /// domains costs as much as reading hundreds of messages.
@@ -184,13 +184,33 @@ impl<'a> Walk<'a> {
             .filter(|(_, judgement)| judgement.covered && search.of.fits(judgement))
             .map(|((place, header), judgement)| Message { place, header, judgement })
             .collect();
+        let all: Vec<usize> = chosen.iter().map(|message| message.header.to_go.len()).collect();
         self.domains.keep_outside(chosen.iter_mut().map(|message| &mut message.header.to_go))?;
+        // A recipient here may have led to addresses outside, which is what waits then.
+        let mut led = Vec::new();
+        for (message, all) in chosen.iter().zip(all) {
+            let here = message.header.to_go.len() < all;
+            led.push(if here { message.place.put_off().map_err(EximError::from)? } else { Vec::new() });
+        }
+        self.domains.keep_outside(led.iter_mut())?;
+        for (message, led) in chosen.iter_mut().zip(led) {
+            message.header.to_go.extend(led);
+        }
         chosen.retain(|message| !message.header.to_go.is_empty());
         Ok(chosen)
     }
 
     fn judge(&mut self, subjects: &[String], messages: Vec<Sent>) -> Result<Vec<Judgement>, HeldError> {
-        Ok(self.client.judge(subjects, messages)?)
+        let Some((first, others)) = subjects.split_at_checked(MAX_SUBJECTS).filter(|(_, others)| !others.is_empty())
+        else {
+            return Ok(self.client.judge(subjects, messages)?);
+        };
+        // The daemon takes so many subjects at once; any of them may cover a sender.
+        let mut judgements = self.judge(others, messages.clone())?;
+        for (judgement, more) in judgements.iter_mut().zip(self.client.judge(first, messages)?) {
+            judgement.covered |= more.covered;
+        }
+        Ok(judgements)
     }
 }
 
@@ -207,6 +227,8 @@ impl Message {
 }
 
 fn sent(id: MessageId, identity: &str) -> Sent {
+    // About a longer name nobody can ask; the daemon takes it for that of anybody, as it takes any other that is none.
+    let identity = if identity.len() <= MAX_REQUEST { identity } else { "" };
     Sent { message_id: id.as_str().to_owned(), identity: identity.to_owned() }
 }
 

@@ -59,6 +59,7 @@ pub fn right(peer: &Peer, rules: &Rules) -> Right {
 pub fn needed(request: &Request) -> Right {
     match request {
         Request::Set { .. }
+        | Request::Rehearse { .. }
         | Request::Clear { .. }
         | Request::Pass { .. }
         | Request::Import { .. }

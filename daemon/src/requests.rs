@@ -129,6 +129,11 @@ impl Requests {
                 let flag = WireFlag { subject, kind, since: None, until, by: None, reason, notice };
                 self.set(origin(), flag).await.map(Reply::Changed)
             }
+            Request::Rehearse { kind, subject, until, reason, notice } => {
+                let flag = WireFlag { subject, kind, since: None, until, by: None, reason, notice };
+                let may = self.may_set(origin(), flag).await;
+                may.map(|(_, subject)| Reply::Changed(Changed { subject, changed: false, warning: None }))
+            }
             Request::Clear { kind, subject } => self.clear(origin(), kind.into(), &subject).await.map(Reply::Changed),
             Request::Pass { message_id } => self.pass(origin(), &message_id).await.map(Reply::Changed),
             Request::Import { flags } => self.import(origin(), flags).await.map(Reply::Imported),
@@ -151,11 +156,17 @@ impl Requests {
     }
 
     async fn set(&self, origin: Result<Origin, Refusal>, flag: WireFlag) -> Result<Changed, Refusal> {
+        let (change, name) = self.may_set(origin, flag).await?;
+        self.write_one(change, name).await
+    }
+
+    /// The change that sets a flag, and the subject's name.
+    async fn may_set(&self, origin: Result<Origin, Refusal>, flag: WireFlag) -> Result<(Change, String), Refusal> {
         self.mail_sends()?;
         let origin = origin?;
         let change = self.see_whether(&flag.subject.clone(), move |this| this.change_of(&origin, flag)).await?;
         let name = change.action.subject().to_owned();
-        self.write_one(change, name).await
+        Ok((change, name))
     }
 
     async fn clear(&self, origin: Result<Origin, Refusal>, kind: Kind, raw: &str) -> Result<Changed, Refusal> {

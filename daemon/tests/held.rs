@@ -251,8 +251,11 @@ async fn a_judgement_names_the_deciding_flag_and_whom_it_covers() {
         (&["*"], "root", false),
         (&["root"], "root", true),
         (&[], "root", true),
-        (&[], "a b", false),
-        (&["*"], "a b", false),
+        // Of whom Exim has no answer is anybody, or anybody of the domain.
+        (&[], "a b", true),
+        (&["*"], "a b", true),
+        (&["alice"], "a b", false),
+        (&["alice"], "a b@shop.test", true),
     ] {
         assert_eq!(desk.judged(subjects, identity).await.covered, covered, "{identity} by {subjects:?}");
     }

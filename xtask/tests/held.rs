@@ -620,7 +620,7 @@ fn what_is_no_message_is_named_in_a_warning_and_hides_nothing() -> Result<()> {
     let message = || bed.exim.enqueue(&Queued::new("alice", &[FRIEND]).age(HOUR));
     let first = message()?;
     let strange: Vec<(String, &str)> =
-        ["line 1", "it names another message", "regular", "link", "regular", "64 MiB", "line", "cannot read"]
+        ["line 1", "it names another message", "regular", "link", "regular", "32 MiB", "line", "cannot read"]
             .into_iter()
             .map(|words| Ok((message()?, words)))
             .collect::<Result<_>>()?;
@@ -638,7 +638,7 @@ fn what_is_no_message_is_named_in_a_warning_and_hides_nothing() -> Result<()> {
     ensure!(Command::new("mkfifo").arg(path(2)).status()?.success(), "no pipe");
     symlink(&secret, path(3))?;
     DirBuilder::new().create(path(4))?;
-    File::create(path(5))?.set_len(65 << 20)?;
+    File::create(path(5))?.set_len(33 << 20)?;
     fs::write(path(6), &whole[..whole.len() / 2])?;
     let _socket = std::os::unix::net::UnixListener::bind(path(7))?;
     for arguments in [&["--json", "held"][..], &["held"], &["held", "--summary"]] {

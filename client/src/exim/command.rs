@@ -5,10 +5,12 @@
 
 use super::id::MessageId;
 use super::queue::{Place, Queue, QueueError};
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -45,7 +47,7 @@ pub enum EximError {
         source: io::Error,
     },
     /// Exim does not let this user do that.
-    #[error("this user may not operate Exim ({}): become root, or a member of Exim's own group or of its admin_groups", program.display())]
+    #[error("this user may not operate Exim ({}): become root, or a member of Exim's own group", program.display())]
     NotPermitted {
         /// The program.
         program: PathBuf,
@@ -66,21 +68,42 @@ pub enum EximError {
 /// How a message is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// As a queue run would: holds, retry times and freezing are respected (`-Mc`).
+    /// Nearly as a queue run would: holds, freezing and the retry times of hosts are respected, those of addresses are not (`-Mc`).
     LikeQueueRun,
     /// Whatever `hold_domains`, retry times and freezing say (`-M`).
     Forced,
 }
 
+/// What became of a message that Exim was to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Exim has removed it.
+    Done,
+    /// It has left the queue otherwise: delivered in this moment, mostly.
+    Gone,
+    /// It is still there; why: it is being delivered in this moment, mostly.
+    Stuck(String),
+}
+
 /// What became of a message that Exim was to deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has left the queue.
+    /// Exim has delivered it, and it has left the queue.
     Delivered,
+    /// It has left the queue in another way: somebody else delivered or removed it.
+    Gone,
     /// It has left the queue, and a bounce was made for some recipients; why, for the last of them.
     Failed(String),
     /// It is still on the queue; why.
     Waiting(String),
+}
+
+impl Outcome {
+    /// Whether somebody else is delivering it in this moment, so that it may be tried again soon.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Outcome::Waiting(why) if why.contains("locked"))
+    }
 }
 
 impl EximError {
@@ -117,7 +140,11 @@ impl Exim {
         let answer = String::from_utf8_lossy(&answer.stdout);
         let spool = answer.lines().find_map(|line| line.strip_prefix("spool_directory = ")).map(Path::new);
         match spool.filter(|spool| spool.is_absolute()) {
-            Some(spool) => Ok(Exim { queue: Queue::new(spool), program }),
+            Some(spool) => {
+                let queue = Queue::new(spool);
+                queue.must_be_readable()?;
+                Ok(Exim { program, queue })
+            }
             None => Err(no_queue(&program, &format!("\"{}\"", answer.escape_debug()))),
         }
     }
@@ -132,46 +159,55 @@ impl Exim {
             Manner::LikeQueueRun => "-Mc",
             Manner::Forced => "-M",
         };
+        let failed = |source| EximError::Run { program: self.program.clone(), source };
+        // Not a pipe: Exim may go on to other messages on the same connection in processes of their own, which nobody waits for.
+        let said = memfd_create("exim", MemfdFlags::CLOEXEC).map(File::from).map_err(|error| failed(error.into()))?;
+        let stderr = said.try_clone().map_err(failed)?;
         let mut command = self.command();
-        on_queue(&mut command, place).args(["-v", option, place.id.as_str()]).stdout(Stdio::null());
-        let run = |source| EximError::Run { program: self.program.clone(), source };
-        let mut exim = command.stderr(Stdio::piped()).spawn().map_err(run)?;
-        let said = exim.stderr.take().map(|stderr| Said::read(BufReader::new(stderr))).transpose();
-        exim.wait().map_err(run)?;
-        let said = said.map_err(run)?.unwrap_or_default();
+        on_queue(&mut command, place).args(["-v", option, place.id.as_str()]).stdout(Stdio::null()).stderr(stderr);
+        command.status().map_err(failed)?;
+        let said = (&said).rewind().and_then(|()| Said::read(BufReader::new(&said))).map_err(failed)?;
         Ok(match (place.is_there()?, said.failed) {
             (true, _) => {
                 Outcome::Waiting(said.deferred.or(said.last).unwrap_or_else(|| "Exim does not say why".to_owned()))
             }
             (false, Some(why)) => Outcome::Failed(why),
-            (false, None) => Outcome::Delivered,
+            (false, None) if said.completed => Outcome::Delivered,
+            (false, None) => Outcome::Gone,
         })
     }
 
-    /// Has Exim remove messages from its queue without a bounce. Says which of them are still there, and why: being delivered in
-    /// this moment, mostly.
+    /// Has Exim remove messages from its queue without a bounce. Says of each what became of it.
     ///
     /// # Errors
     ///
     /// Exim cannot be run, or the queue cannot be read.
-    pub fn remove<'a>(&self, places: &'a [Place]) -> Result<Vec<(&'a Place, String)>, EximError> {
+    pub fn remove<'a>(&self, places: &'a [Place]) -> Result<Vec<(&'a Place, Removed)>, EximError> {
         let mut by_queue: BTreeMap<Option<&str>, Vec<&Place>> = BTreeMap::new();
         for place in places {
             by_queue.entry(place.queue.as_deref()).or_default().push(place);
         }
-        let mut still_there = Vec::new();
+        let mut removed = Vec::with_capacity(places.len());
         for places in by_queue.into_values() {
             let Some(first) = places.first() else { continue };
             let mut command = self.command();
             on_queue(&mut command, first).arg("-Mrm").args(places.iter().map(|place| place.id.as_str()));
             let answer = run(&self.program, &mut command)?;
             for place in places {
-                if place.is_there()? {
-                    still_there.push((place, why_not_removed(place.id, &answer)));
-                }
+                let about = about(place.id, &answer);
+                removed.push((
+                    place,
+                    if place.is_there()? {
+                        Removed::Stuck(about.unwrap_or_else(|| last_line(&answer)))
+                    } else if about.is_some_and(|line| line.ends_with("has been removed")) {
+                        Removed::Done
+                    } else {
+                        Removed::Gone
+                    },
+                ));
             }
         }
-        Ok(still_there)
+        Ok(removed)
     }
 
     pub(super) fn program(&self) -> &Path {
@@ -190,6 +226,8 @@ struct Said {
     deferred: Option<String>,
     /// Of the last recipient who will not get it.
     failed: Option<String>,
+    /// Nothing is left of the message.
+    completed: bool,
     /// The last line of all.
     last: Option<String>,
 }
@@ -208,6 +246,7 @@ impl Said {
             let entry = text.strip_prefix("  ").filter(|_| logged).map(|entry| entry.trim_end().to_owned());
             logged = text.starts_with("LOG: ");
             let Some(entry) = entry else { continue };
+            said.completed |= entry == "Completed";
             match entry.get(..3) {
                 Some("== ") => said.deferred = Some(reason(&entry)),
                 Some("** ") => said.failed = Some(reason(&entry)),
@@ -229,11 +268,13 @@ fn reason(entry: &str) -> String {
     reason.to_owned()
 }
 
-/// What Exim says about the message that it did not remove: `Message ID is locked` and such.
-fn why_not_removed(id: MessageId, answer: &Output) -> String {
+/// What Exim says about a message that it was to remove: `Message ID has been removed`, `Message ID is locked` and such.
+fn about(id: MessageId, answer: &Output) -> Option<String> {
     let said = [&answer.stdout, &answer.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    let about = said.iter().flat_map(|text| text.lines()).find(|line| line.contains(id.as_str()));
-    about.map_or_else(|| last_line(answer), str::to_owned)
+    said.iter()
+        .flat_map(|text| text.lines())
+        .find(|line| line.contains(id.as_str()))
+        .map(|line| line.trim_end().to_owned())
 }
 
 /// The program that is found first.

@@ -17,6 +17,12 @@ const VERDICT: &[u8] = b"_outgoingd_verdict";
 /// The name of the header that a listing shows.
 const SUBJECT: &[u8] = b"subject:";
 
+/// No message has more recipients. Exim's own bound is 50,000 unless a site lifts it (`recipients_max`).
+const MOST_RECIPIENTS: u64 = 500_000;
+
+/// So many bytes of it are kept.
+const LONGEST_SUBJECT: usize = 1000;
+
 /// What a `-H` file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -35,7 +41,8 @@ pub struct Header {
     pub to_go: Vec<String>,
     /// Bytes of the headers that will be sent.
     pub size: u64,
-    /// The text of the first `Subject:`, as it was sent: folded, encoded (RFC 2047), without the white space round it.
+    /// The text of the first `Subject:`, as it was sent: folded, encoded (RFC 2047), without the white space round
+    /// it, and not more than a thousand bytes of it.
     pub subject: Option<Vec<u8>>,
 }
 
@@ -156,7 +163,9 @@ fn served<'a>(lines: &mut Lines<'a>) -> Result<HashSet<&'a [u8]>, HeaderError> {
 }
 
 fn recipients(lines: &mut Lines<'_>, served: &HashSet<&[u8]>) -> Result<Vec<String>, HeaderError> {
-    let count = lines.parsed("the number of recipients", number)?;
+    let count = lines.parsed("the number of recipients, at most 500000", |line| {
+        number(line).filter(|count| *count <= MOST_RECIPIENTS)
+    })?;
     let mut to_go = Vec::new();
     for _ in 0..count {
         let recipient = lines.parsed("a recipient", recipient)?;
@@ -205,7 +214,8 @@ fn headers(lines: &mut Lines<'_>) -> Result<(u64, Option<Vec<u8>>), HeaderError>
         }
         size += length;
         if subject.is_none() && header.get(..SUBJECT.len()).is_some_and(|name| name.eq_ignore_ascii_case(SUBJECT)) {
-            subject = Some(header[SUBJECT.len()..].trim_ascii().to_vec());
+            let text = header[SUBJECT.len()..].trim_ascii();
+            subject = Some(text[..text.len().min(LONGEST_SUBJECT)].to_vec());
         }
     }
     Ok((size, subject))
@@ -396,7 +406,7 @@ mod tests {
             ("NN bob", "NX bob", "line 17: expected a node of the addresses already served, or XX"),
             ("NN bob", "YY bob", "line 18: expected a node of the addresses already served, or XX"),
             ("2\nfriend", "3\nfriend", "line 21: expected a recipient"),
-            ("2\nfriend", "-2\nfriend", "line 18: expected the number of recipients"),
+            ("2\nfriend", "-2\nfriend", "line 18: expected the number of recipients, at most 500000"),
             ("035P", "036P", "line 21: expected the text of a header"),
             ("035P", "P", "line 21: expected length and kind of a header"),
         ] {

@@ -10,7 +10,7 @@ mod header;
 mod id;
 mod queue;
 
-pub use command::{Exim, EximError, Manner, Outcome};
+pub use command::{Exim, EximError, Manner, Outcome, Removed};
 pub use domains::Domains;
 pub use header::{Header, HeaderError};
 pub use id::{MessageId, NoMessageId};

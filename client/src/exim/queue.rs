@@ -6,15 +6,16 @@
 //! never writes into them. Nothing is locked, and nothing is changed.
 //!
 //! Memory does not grow with the queue: ids are put in order a window at a time, and the directories are read once more for each
-//! window. Links and what is no regular file are passed over: the directories are Exim's user's, and the reader may be root.
+//! window. Links in the place of files, links to directories that root has not made, and what is no regular file are passed over: the
+//! directories are Exim's user's, and the reader may be root.
 
 use super::header::{Header, HeaderError};
 use super::id::MessageId;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::{BinaryHeap, HashSet};
-use std::fs::{DirEntry, ReadDir, read_dir};
-use std::io::{self, ErrorKind};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use std::fs::{DirEntry, File, ReadDir, read_dir};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
@@ -22,11 +23,23 @@ use std::vec;
 /// Ids that are put in order at a time: some 2 MiB with what belongs to them.
 const WINDOW: usize = 1 << 15;
 
-/// No `-H` file is larger: a million recipients have room.
-const LARGEST: usize = 64 << 20;
+/// No `-H` file is larger: half a million recipients have room.
+const LARGEST: usize = 32 << 20;
+
+/// How a file is opened: not through a link, and a pipe of that name must not make us wait.
+const READING: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// The directory in which messages are.
 const INPUT: &str = "input";
+
+/// What a file system of its own has in its root, for root alone.
+const LOST: &str = "lost+found";
+
+/// The directory in which the logs of messages are, beside that.
+const LOGS: &str = "msglog";
+
+/// So much of a message's log is read.
+const LONGEST_LOG: u64 = 1 << 20;
 
 /// The position in an id of what names the directory of a split queue (`split_spool_directory`): the last of the time.
 const SPLIT_BY: usize = 5;
@@ -86,6 +99,22 @@ impl Queue {
         Queue { spool: spool.into() }
     }
 
+    /// Whether whoever runs us can read what is on it.
+    ///
+    /// # Errors
+    ///
+    /// A directory, or the first message that is found, cannot be read.
+    pub fn must_be_readable(&self) -> Result<(), QueueError> {
+        match self.messages_by(1)?.next().transpose()? {
+            // One that makes no sense is another matter.
+            Some(place) => match place.read(&mut Vec::new()) {
+                Err(QueueError::Io { path, source }) => Err(QueueError::Io { path, source }),
+                _ => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
     /// Every message, the oldest first.
     ///
     /// # Errors
@@ -124,10 +153,14 @@ impl Queue {
     /// The directory of each queue, and its name.
     fn inputs(&self) -> Result<Vec<(PathBuf, QueueName)>, QueueError> {
         let mut inputs = vec![(self.spool.join(INPUT), None)];
-        for entry in entries(&self.spool)? {
+        // A spool directory that is not there is not an empty queue.
+        for entry in read_dir(&self.spool).map_err(|source| io_error(&self.spool, source))? {
             let entry = entry.map_err(|source| io_error(&self.spool, source))?;
-            // Anything else in the spool directory has no such directory in it.
-            if let Some(name) = entry.file_name().to_str().filter(|name| *name != INPUT) {
+            // Anything else that is a directory has no such directory in it.
+            if !is_directory(&entry.path()) {
+                continue;
+            }
+            if let Some(name) = entry.file_name().to_str().filter(|name| ![INPUT, LOST].contains(name)) {
                 inputs.push((entry.path().join(INPUT), Some(name.into())));
             }
         }
@@ -147,8 +180,21 @@ impl Queue {
     }
 }
 
+/// Whether it is a directory, or a link to one that root has made: others' links could lead anywhere.
+fn is_directory(path: &Path) -> bool {
+    let Ok(status) = fs::lstat(path) else { return false };
+    match fs::FileType::from_raw_mode(status.st_mode) {
+        fs::FileType::Directory => true,
+        fs::FileType::Symlink => status.st_uid == 0,
+        _ => false,
+    }
+}
+
 /// What is in a directory; nothing if there is none.
 fn entries(directory: &Path) -> Result<impl Iterator<Item = io::Result<DirEntry>> + use<>, QueueError> {
+    if !is_directory(directory) {
+        return Ok(None::<ReadDir>.into_iter().flatten());
+    }
     match read_dir(directory) {
         Ok(entries) => Ok(Some(entries).into_iter().flatten()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -275,6 +321,40 @@ impl Place {
         Ok(Some(header))
     }
 
+    /// The addresses to which its recipients have led, by aliases and lists, and that Exim has put off: they stand in the message's
+    /// log, and nowhere else. What came of each in the end counts. None where Exim keeps no such logs (`message_logs`).
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be read.
+    pub fn put_off(&self) -> Result<Vec<String>, QueueError> {
+        let split = self.directory.file_name().is_none_or(|name| name != INPUT);
+        let input = if split { self.directory.parent().unwrap_or(&self.directory) } else { &self.directory };
+        let mut path = input.with_file_name(LOGS);
+        if split {
+            path.push(self.directory.file_name().unwrap_or_default());
+        }
+        path.push(self.id.as_str());
+        let mut log = Vec::new();
+        match fs::open(&path, READING, Mode::empty()).map(File::from) {
+            Ok(file) => file.take(LONGEST_LOG).read_to_end(&mut log).map_err(|source| io_error(&path, source))?,
+            Err(_) => return Ok(Vec::new()),
+        };
+        let mut put_off = BTreeSet::new();
+        for line in String::from_utf8_lossy(&log).lines() {
+            // Date, time, mark, address, and for one that came of another that one in angle brackets.
+            let mut words = line.split(' ').skip(2);
+            let (Some(mark), Some(address)) = (words.next(), words.next()) else { continue };
+            let led_to = words.next().is_some_and(|parent| parent.starts_with('<'));
+            if mark == "==" && led_to {
+                put_off.insert(address.to_owned());
+            } else if ["=>", "->", "**"].contains(&mark) {
+                put_off.remove(address);
+            }
+        }
+        Ok(put_off.into_iter().collect())
+    }
+
     /// Bytes of its body; none if it has left the queue.
     ///
     /// # Errors
@@ -314,9 +394,7 @@ fn read_whole(path: &Path, buffer: &mut Vec<u8>) -> Result<bool, QueueError> {
     let no_file = |what| QueueError::NoFile { path: path.to_path_buf(), what };
     let failed = |error: Errno| io_error(path, error.into());
     buffer.clear();
-    // A pipe of that name must not make us wait.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match fs::open(path, flags, Mode::empty()) {
+    let file = match fs::open(path, READING, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(false),
         Err(Errno::LOOP) => return Err(no_file("it is a link")),
@@ -334,7 +412,7 @@ fn read_whole(path: &Path, buffer: &mut Vec<u8>) -> Result<bool, QueueError> {
         }
         buffer.reserve(1);
     }
-    Err(no_file("it is larger than 64 MiB"))
+    Err(no_file("it is larger than 32 MiB"))
 }
 
 fn io_error(path: &Path, source: io::Error) -> QueueError {

@@ -115,6 +115,19 @@ pub enum Request {
         /// The sequence number behind which to start; none: what comes from now on.
         after: Option<u64>,
     },
+    /// Whether [`Request::Set`] with the same would be refused. Changes nothing. [`Reply::Changed`], unchanged.
+    Rehearse {
+        /// Which flag.
+        kind: Kind,
+        /// On what.
+        subject: String,
+        /// End of the flag.
+        until: Option<u64>,
+        /// For administrators.
+        reason: Option<String>,
+        /// Shown to a rejected sender.
+        notice: Option<String>,
+    },
 }
 
 /// A message on Exim's queue.
@@ -465,6 +478,7 @@ mod tests {
             Request::Retention,
             Request::Watch { subject: Some(subject()), after: Some(7) },
             Request::Watch { subject: None, after: None },
+            Request::Rehearse { kind: Kind::Suspend, subject: subject(), until: None, reason: None, notice: None },
         ]);
         requests
     }

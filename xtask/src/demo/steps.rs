@@ -174,6 +174,7 @@ impl Scene {
     /// For `--keep`: the commands that reach what runs.
     pub(super) fn say_how_to_go_on(&mut self) -> Result<()> {
         let Bed { exim, daemon, .. } = &self.bed;
+        daemon.go_on_listening()?;
         // Only in there is the private configuration Exim's own.
         let inside = format!("nsenter -m -t {}", exim.pid());
         let exim4 = format!("{inside} exim4");

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Result, bail, ensure};
 
 use super::command::Finished;
-use super::daemon::{Daemon, EXIM_VARIABLE};
+use super::daemon::{Daemon, DaemonBuilder, EXIM_VARIABLE};
 use super::exim::{EXIM, Exim, EximBuilder, Policy};
 use super::outside::Outside;
 use super::running::Running;
@@ -36,12 +36,20 @@ impl Bed {
 
     /// The same with another configuration of Exim.
     pub fn varied(vary: impl FnOnce(EximBuilder) -> EximBuilder) -> Result<Self> {
+        Self::configured(|daemon| daemon, vary)
+    }
+
+    /// The same with another configuration of the daemon, too.
+    pub fn configured(
+        configure: impl FnOnce(DaemonBuilder) -> DaemonBuilder,
+        vary: impl FnOnce(EximBuilder) -> EximBuilder,
+    ) -> Result<Self> {
         let daemon = Daemon::builder()
             .accounts(&["alice", "bob", "carol"])
             .owner("shop.test", "alice")
             .owner("evil.test", "carol")
-            .owner("bücher.test", "carol")
-            .start()?;
+            .owner("bücher.test", "carol");
+        let daemon = configure(daemon).start()?;
         let outside = Outside::start()?;
         let policy = Policy::new(&daemon.socket(), &daemon.fallback());
         let exim = vary(Exim::builder().outside(&outside).policy(policy)).start()?;

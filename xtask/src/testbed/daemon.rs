@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -400,6 +401,14 @@ impl Daemon {
     pub fn notifications(&mut self) -> Result<&[String]> {
         self.listen(Duration::from_millis(1))?;
         Ok(&self.heard)
+    }
+
+    /// From now on listens to what it tells the service manager, and forgets it. A daemon whose manager does not listen waits for that.
+    pub fn go_on_listening(&self) -> Result<()> {
+        let manager = self.manager.try_clone()?;
+        manager.set_read_timeout(None)?;
+        thread::spawn(move || while manager.recv(&mut [0; 4096]).is_ok() {});
+        Ok(())
     }
 
     /// Waits until it has told the service manager this, since it was started or reloaded.

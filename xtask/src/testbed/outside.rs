@@ -49,6 +49,9 @@ struct State {
     delay: Duration,
     stalling: bool,
     stalled: usize,
+    /// Messages of which the end has not been answered yet, now and at most so far.
+    under_way: usize,
+    most_under_way: usize,
     closing: bool,
 }
 
@@ -87,6 +90,12 @@ impl Outside {
     #[must_use]
     pub fn count(&self) -> usize {
         self.shared.state().received.len()
+    }
+
+    /// The most messages so far that were under way at the same time, from `DATA` to the answer to their end.
+    #[must_use]
+    pub fn most_at_once(&self) -> usize {
+        self.shared.state().most_under_way
     }
 
     /// From now on answers every recipient by `reply`: `450 not now`, `550 never`.
@@ -155,6 +164,14 @@ impl Shared {
         self.state().received.push(message);
     }
 
+    /// Counts a message as long as the value lives.
+    fn begin(&self) -> UnderWay<'_> {
+        let mut state = self.state();
+        state.under_way += 1;
+        state.most_under_way = state.most_under_way.max(state.under_way);
+        UnderWay(self)
+    }
+
     /// What this recipient is answered by instead of being taken.
     fn refusal(&self, recipient: &str) -> Option<String> {
         let state = self.state();
@@ -173,6 +190,15 @@ impl Shared {
         self.changed.notify_all();
         let waited = self.changed.wait_while(state, |state| state.stalling && !state.closing);
         waited.unwrap_or_else(PoisonError::into_inner).stalled -= 1;
+    }
+}
+
+/// A message that is counted as under way.
+struct UnderWay<'a>(&'a Shared);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
     }
 }
 
@@ -238,6 +264,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn message(&mut self) -> io::Result<()> {
+        let under_way = self.shared.begin();
         self.say("354 go ahead")?;
         let mut data = String::new();
         loop {
@@ -250,6 +277,8 @@ impl<'a> Conversation<'a> {
         }
         self.shared.dawdle();
         self.shared.keep(Received { sender: self.sender.clone(), recipients: self.recipients.clone(), data });
+        // Before it is answered: a client that has heard the answer may begin with the next one.
+        drop(under_way);
         self.say("250 message taken")
     }
 

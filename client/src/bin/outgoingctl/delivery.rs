@@ -8,13 +8,15 @@ use crate::show;
 use crate::tools::{Tools, bar};
 use indicatif::ProgressBar;
 use outgoingd_client::Client;
-use outgoingd_client::exim::{Exim, Manner, MessageId, Outcome, Place, QueueError};
-use outgoingd_client::held::{Search, Seen, Stand, Walk};
+use outgoingd_client::exim::{Exim, EximError, Manner, MessageId, Outcome, Place, QueueError};
+use outgoingd_client::held::{HeldError, Search, Seen, Stand, Walk};
+use outgoingd_client::protocol::message::Judgement;
 use outgoingd_client::protocol::text::Verdict;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// Reports that may wait to be printed.
 const REPORTS: usize = 64;
@@ -22,13 +24,16 @@ const REPORTS: usize = 64;
 /// Different reasons that are counted; more of them are counted as one.
 const REASONS: usize = 20;
 
+/// How long to wait for a message that somebody else is delivering, between two tries.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+
 /// What becomes known while messages are delivered.
 enum Report {
-    /// So many are on the queue.
+    /// So many are on the queue, to be looked at.
     Begin(u64),
     /// So many more were looked at.
     Further(u64),
-    /// Exim has tried one.
+    /// Exim has tried one, or would not have delivered it.
     Tried(Place, Outcome),
     /// One is left alone, since we were asked to end.
     Left,
@@ -39,7 +44,8 @@ enum Report {
 }
 
 /// Has Exim deliver, a few messages at a time, what waits of the senders that `subjects` cover and that nothing stops any more:
-/// as a queue run would, so that what waits for another reason goes on waiting.
+/// as a queue run would, so that what waits for another reason goes on waiting. What another flag still stops is counted, and the
+/// flag named.
 pub(crate) fn deliver(tools: &mut Tools, exim: &Exim, subjects: &[String], jobs: u8) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let Tools { client, output, .. } = tools;
@@ -71,7 +77,7 @@ fn work(exim: &Exim, places: &Mutex<Receiver<Place>>, report: &SyncSender<Report
         let outcome = if interrupt.came() {
             Report::Left
         } else {
-            match exim.deliver(&place, Manner::LikeQueueRun) {
+            match deliver_unlocked(exim, &place, interrupt) {
                 Ok(outcome) => Report::Tried(place, outcome),
                 Err(error) => Report::Broken(error.into()),
             }
@@ -80,6 +86,19 @@ fn work(exim: &Exim, places: &Mutex<Receiver<Place>>, report: &SyncSender<Report
             return;
         }
     }
+}
+
+/// Has Exim deliver a message, again for a while if somebody else is at it: who may have begun before it was released.
+fn deliver_unlocked(exim: &Exim, place: &Place, interrupt: &Interrupt) -> Result<Outcome, EximError> {
+    let mut outcome = exim.deliver(place, Manner::LikeQueueRun)?;
+    for pause in PAUSES {
+        if !outcome.is_locked() || interrupt.came() {
+            break;
+        }
+        thread::sleep(pause);
+        outcome = exim.deliver(place, Manner::LikeQueueRun)?;
+    }
+    Ok(outcome)
 }
 
 /// Finds what can be delivered.
@@ -93,14 +112,19 @@ fn search(
 ) -> Result<(), Failure> {
     // Whoever listens does so until nobody can say anything any more.
     let tell = |what| report.send(what).map_err(|_| Failure::Enough);
-    let search = Search { subjects, of: Stand::Free, before: None };
     let begin = |total| drop(tell(Report::Begin(total)));
-    Walk::new(client, exim).along(search, begin, |seen| match seen {
+    let see = |seen| match seen {
+        Seen::Message(message) if !Stand::Free.fits(&message.judgement) => {
+            let Judgement { verdict, through, .. } = message.judgement;
+            let why = format!("still {} through {}", show::participle(verdict), through.unwrap_or_default());
+            tell(Report::Tried(message.place, Outcome::Waiting(why)))
+        }
         Seen::Message(_) if interrupt.came() => tell(Report::Left),
         Seen::Message(message) => found.send(message.place).map_err(|_| Failure::Enough),
         Seen::Unreadable(error) => tell(Report::Unreadable(error)),
         Seen::Further(count) => tell(Report::Further(count)),
-    })
+    };
+    Walk::new(client, exim).along(Search { subjects, of: Stand::Any, before: None }, begin, see)
 }
 
 /// Prints what becomes known, until all is done. Never ends before, or the others would wait for it.
@@ -130,10 +154,13 @@ fn attend(output: &mut Output, reports: Receiver<Report>, interrupt: &Interrupt)
         }
     }
     bar.finish_and_clear();
-    tally.print(output)?;
+    // Whoever could not look does not know that nothing waited.
+    if broken.is_none() || tally.is_some() {
+        tally.print(output)?;
+    }
     match broken {
         Some(failure) => Err(failure),
-        None if interrupt.came() => output.flush().and(Err(Failure::Some(
+        None if interrupt.came() => output.flush().and(Err(Failure::Interrupted(
             "interrupted: what is left goes with Exim's next queue run, or with the same command again".to_owned(),
         ))),
         None => Ok(()),
@@ -144,6 +171,7 @@ fn attend(output: &mut Output, reports: Receiver<Report>, interrupt: &Interrupt)
 #[derive(Default)]
 struct Tally {
     delivered: u64,
+    gone: u64,
     failed: u64,
     waiting: u64,
     left: u64,
@@ -163,6 +191,7 @@ impl Tally {
         let printed = if output.json { bar.suspend(|| output.json(&row)) } else { Ok(()) };
         match outcome {
             Outcome::Delivered => self.delivered += 1,
+            Outcome::Gone => self.gone += 1,
             Outcome::Failed(reason) => {
                 self.failed += 1;
                 self.count(format!("failed: {reason}"));
@@ -181,17 +210,24 @@ impl Tally {
         *self.reasons.entry(if known { reason } else { "other reasons".to_owned() }).or_default() += 1;
     }
 
+    /// Whether there was anything.
+    fn is_some(&self) -> bool {
+        self.delivered + self.gone + self.failed + self.waiting + self.left > 0
+    }
+
     fn print(&self, output: &mut Output) -> Result<(), Failure> {
-        let Tally { delivered, failed, waiting, left, reasons } = self;
+        let Tally { delivered, gone, failed, waiting, left, reasons } = self;
         if output.json {
-            let (delivered, failed, waiting, left) = (*delivered, *failed, *waiting, *left);
-            return output.json(&DeliveredTotal { command: "release", delivered, failed, waiting, left });
+            let (delivered, gone, failed, waiting, left) = (*delivered, *gone, *failed, *waiting, *left);
+            return output.json(&DeliveredTotal { command: "release", delivered, gone, failed, waiting, left });
         }
-        if delivered + failed + waiting + left == 0 {
+        if !self.is_some() {
             return output.text("nothing waited\n");
         }
         let mut parts = vec![format!("{} delivered", show::messages(*delivered))];
-        for (count, what) in [(failed, "failed, and bounced"), (waiting, "still waiting"), (left, "left")] {
+        for (count, what) in
+            [(gone, "gone meanwhile"), (failed, "failed, and bounced"), (waiting, "still waiting"), (left, "left")]
+        {
             if *count > 0 {
                 parts.push(format!("{count} {what}"));
             }
@@ -230,7 +266,12 @@ fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Passed, Failure
         Ok(id) => id,
         Err(error) => return Ok(Passed::Refused(error.to_string(), "invalid")),
     };
-    let message = Walk::new(&mut tools.client, exim).find(id)?;
+    let message = match Walk::new(&mut tools.client, exim).find(id) {
+        Err(HeldError::Exim(error)) if !error.is_not_permitted() => {
+            return Ok(Passed::Refused(format!("{id} was not let through: {error}"), "unreadable"));
+        }
+        message => message?,
+    };
     let Some(message) = message else {
         return Ok(Passed::Refused(format!("there is no message {id} on Exim's queue"), "no-such-message"));
     };
@@ -260,6 +301,7 @@ fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Passed, Failure
             tools.output.json(&Delivered::new("pass", id, &outcome))
         } else {
             match &outcome {
+                Outcome::Gone => tools.output.text(&format!("{id}: has left the queue by itself\n")),
                 Outcome::Waiting(reason) => {
                     tools.output.text(&format!("{id}: may be delivered, and waits: {}\n", show::safe(reason)))
                 }

@@ -19,6 +19,7 @@ pub(crate) enum View {
 
 pub(crate) fn held(tools: &mut Tools, subject: Option<String>, before: Option<u64>, view: View) -> Result<(), Failure> {
     let exim = tools.exim()?;
+    subject.iter().try_for_each(|subject| tools.warn_of_unknown(subject))?;
     let subjects: Vec<String> = subject.into_iter().collect();
     let Tools { client, output, .. } = tools;
     let bar = bar();

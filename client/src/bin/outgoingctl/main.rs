@@ -35,6 +35,7 @@ use clap::Parser;
 use outgoingd_client::Error;
 use outgoingd_client::exim::{EximError, QueueError};
 use outgoingd_client::held::HeldError;
+use outgoingd_client::protocol::message::Cause;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
@@ -62,6 +63,9 @@ enum Failure {
     /// Some of several subjects or lines failed; each was reported as it happened.
     #[error("{0}")]
     Some(String),
+    /// We were asked to end before all was done.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 fn main() -> ExitCode {
@@ -99,12 +103,14 @@ fn exit_status(failure: &Failure) -> u8 {
         Failure::Exim(error) if error.is_not_permitted() => 77,
         Failure::Usage(_) => 2,
         Failure::Client(Error::Unreachable { .. } | Error::Lost { .. }) => 69,
+        Failure::Client(Error::Refused(refusal)) if refusal.cause == Cause::Stopping => 69,
         Failure::Client(_)
         | Failure::Exim(_)
         | Failure::Io { .. }
         | Failure::NobodyReads
         | Failure::Enough
-        | Failure::Some(_) => 1,
+        | Failure::Some(_)
+        | Failure::Interrupted(_) => 1,
     }
 }
 

@@ -3,7 +3,7 @@
 //! What changes something goes on to its end, and to its exit status, when nobody reads any more what it prints; a listing stops.
 
 use crate::Failure;
-use crate::rows::{Done, Failed, Removal};
+use crate::rows::{Done, Failed, OverBounds, Removal};
 use crate::{moment, show};
 use outgoingd_client::protocol::message::Changed;
 use serde::Serialize;
@@ -49,17 +49,35 @@ impl Output {
     }
 
     /// How much was removed of a subject's mail, or that a message was.
-    pub(crate) fn removed(&mut self, command: &str, subject: &str, removed: u64, left: u64) -> Result<(), Failure> {
+    pub(crate) fn removed(&mut self, removal: &Removal<'_>) -> Result<(), Failure> {
         if self.json {
-            return self.json(&Removal { command, subject, removed, left });
+            return self.json(removal);
         }
-        let left = if left > 0 { format!(", {left} left") } else { String::new() };
-        self.text(&format!("{}: {} removed{left}\n", show::safe(subject), show::messages(removed)))
+        let Removal { subject, removed, gone, left, .. } = removal;
+        let mut line = format!("{}: {} removed", show::safe(subject), show::messages(*removed));
+        for (count, what) in [(gone, "gone meanwhile"), (left, "left")] {
+            if *count > 0 {
+                line = format!("{line}, {count} {what}");
+            }
+        }
+        self.text(&(line + "\n"))
+    }
+
+    /// How much of a subject's mail is over its bounds.
+    pub(crate) fn excess(&mut self, subject: &str, excess: u64) -> Result<(), Failure> {
+        if self.json {
+            return self.json(&OverBounds { command: "sweep", subject, excess });
+        }
+        let over = if excess == 1 { "is over its bounds" } else { "are over its bounds" };
+        self.text(&format!("{}: {} {over}\n", show::safe(subject), show::messages(excess)))
     }
 
     /// That a message was removed.
     pub(crate) fn message_removed(&mut self, command: &str, id: &str) -> Result<(), Failure> {
-        if self.json { self.removed(command, id, 1, 0) } else { self.text(&format!("{id}: removed\n")) }
+        if self.json {
+            return self.json(&Removal { command, subject: id, removed: 1, gone: 0, left: 0 });
+        }
+        self.text(&format!("{id}: removed\n"))
     }
 
     /// Something for people that programs see by what else is printed.

@@ -8,19 +8,20 @@ use crate::Failure;
 use crate::arguments::Consent;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
-use crate::rows::{Failed, Forgotten};
+use crate::rows::{self, Failed, Forgotten};
 use crate::tools::{Tools, bar};
 use crate::{moment, show};
-use outgoingd_client::exim::{Exim, EximError, MessageId, Place};
-use outgoingd_client::held::{Message, Search, Seen, Stand, Walk};
-use outgoingd_client::protocol::message::{Dropped, MAX_MESSAGES, Retention};
-use outgoingd_client::{Error, Terms};
+use outgoingd_client::exim::{Exim, EximError, MessageId, Place, Removed};
+use outgoingd_client::held::{HeldError, Message, Search, Seen, Stand, Walk};
+use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
+use outgoingd_client::{Client, Error, Terms};
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Messages that one Exim is told to remove: after so many we look whether we were asked to end.
-const AT_ONCE: usize = 100;
+/// Messages that one Exim is told to remove, and that have one entry in the audit trail: after so many we look whether we were asked
+/// to end.
+const AT_ONCE: usize = 500;
 
 /// How long messages that are being delivered are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,17 +40,18 @@ pub(crate) fn drop_subject(
     let subjects = [subject.to_owned()];
     let now = of(&subjects, Stand::Stopped);
     let search = Search { before: before.or(now.before), ..now };
+    tools.warn_of_unknown(subject)?;
     let waiting = count(tools, &exim, search)?;
-    if waiting == 0 && !tools.output.json {
+    if waiting == 0 && tools.output.json {
+        return Removal::default().report(&mut tools.output, "drop", subject);
+    }
+    if waiting == 0 {
         return tools.output.text(&format!("{}: nothing that is held or suspended waits\n", show::safe(subject)));
     }
-    if waiting > 0 {
-        consent
-            .must_be_given(&format!("Remove {} of {subject} for good, without a bounce?", show::messages(waiting)))?;
-        record(tools, subject, &show::messages(waiting))?;
-    }
+    let (waiting, whose) = (show::messages(waiting), show::safe(subject));
+    consent.must_be_given(&format!("Remove {waiting} of {whose} for good, without a bounce?"))?;
     let interrupt = Interrupt::listen()?;
-    let removal = remove(tools, &exim, search, &interrupt, |_| true)?;
+    let removal = remove(tools, &exim, search, "drop", &interrupt, |_| Some(subject.to_owned()))?;
     removal.report(&mut tools.output, "drop", subject)?;
     removal.ended(&mut tools.output, "drop", &interrupt)
 }
@@ -61,6 +63,7 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     let mut walk = Walk::new(&mut tools.client, &exim);
     for raw in message_ids {
         match stopped(&mut walk, raw.trim())? {
+            Ok(message) if chosen.iter().any(|other: &Message| other.place.id == message.place.id) => {}
             Ok(message) => chosen.push(message),
             Err((error, cause)) => {
                 failed += 1;
@@ -94,9 +97,15 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     }
     removal.try_again(&exim, &interrupt)?;
     for Message { place, .. } in &chosen {
-        if !place.is_there().map_err(EximError::from)? {
+        if !removal.gone.contains(&place.id) && !place.is_there().map_err(EximError::from)? {
             tools.output.message_removed("drop", place.id.as_str())?;
         }
+    }
+    for id in &removal.gone {
+        failed += 1;
+        let (error, id) = (format!("{id} has left the queue before it could be removed"), id.to_string());
+        let subject = Some(id.as_str());
+        tools.output.failed(&Failed { line: None, subject, command: "drop", error: &error, cause: "gone" })?;
     }
     removal.ended(&mut tools.output, "drop", &interrupt)?;
     tools.output.some_failed("drop", failed, message_ids.len())
@@ -108,7 +117,16 @@ fn stopped(walk: &mut Walk<'_>, raw: &str) -> Result<Result<Message, (String, &'
         Ok(id) => id,
         Err(error) => return Ok(Err((error.to_string(), "invalid"))),
     };
-    let Some(message) = walk.find(id)? else {
+    let message = match walk.find(id) {
+        Err(HeldError::Exim(error)) if !error.is_not_permitted() => {
+            return Ok(Err((
+                format!("{id} was not removed: {error}; `exim -Mrm {id}` removes any message"),
+                "unreadable",
+            )));
+        }
+        message => message?,
+    };
+    let Some(message) = message else {
         return Ok(Err((format!("there is no message {id} on Exim's queue"), "no-such-message")));
     };
     if Stand::Stopped.fits(&message.judgement) {
@@ -137,8 +155,10 @@ pub(crate) fn ask(
 
 /// `release --drop`: removes what `subject`'s hold keeps back, and clears it then, so that nothing of it gets out.
 pub(crate) fn release(tools: &mut Tools, exim: &Exim, subject: &str, interrupt: &Interrupt) -> Result<(), Failure> {
-    record(tools, subject, "release --drop")?;
-    let removal = remove(tools, exim, of(&[subject.to_owned()], Stand::Held), interrupt, |_| true)?;
+    let own = tools.client.status(subject)?.subject;
+    // What another hold keeps back as well is not let go, and so is none of what is asked for.
+    let freed = |message: &Message| message.judgement.through.clone().filter(|through| *through == own);
+    let removal = remove(tools, exim, of(&[subject.to_owned()], Stand::Held), "release --drop", interrupt, freed)?;
     removal.report(&mut tools.output, "release", subject)?;
     // What is left stays held.
     removal.ended(&mut tools.output, "release", interrupt)?;
@@ -155,26 +175,44 @@ pub(crate) fn suspend(
     terms: &Terms,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
+    // Whatever is wrong with the terms is found before anything is removed.
+    tools.client.rehearse_suspend(subject, terms)?;
     let (status, subjects) = (tools.client.status(subject)?, [subject.to_owned()]);
-    let stopped_already = status.flags.iter().any(|flag| flag.subject == status.subject);
-    if !stopped_already {
-        let reason = Some("until what waits is removed".to_owned());
+    let own = |kind| status.flags.iter().find(|flag| flag.subject == status.subject && flag.kind == kind);
+    let (hold_before, suspended_before) = (own(Kind::Hold), own(Kind::Suspend).is_some());
+    if hold_before.is_none_or(|hold| hold.until.is_some()) && !suspended_before {
+        // The reason of a hold that is there stays with it.
+        let reason = hold_before.is_none().then(|| "until what waits is removed".to_owned());
         tools.client.hold(subject, &Terms { reason, ..Terms::default() })?;
     }
-    record(tools, subject, "suspend --drop")?;
-    let mut removal = remove(tools, exim, of(&subjects, Stand::Stopped), interrupt, |_| true)?;
-    if interrupt.came() && !stopped_already {
+    let clear = |tools: &mut Tools| {
+        let own = |_: &Message| Some(subject.to_owned());
+        remove(tools, exim, of(&subjects, Stand::Stopped), "suspend --drop", interrupt, own)
+    };
+    let removed = clear(tools);
+    if (removed.is_err() || interrupt.came()) && !suspended_before {
+        tools
+            .output
+            .warn(&format!("{subject} is held and not suspended, so that what is left neither leaves nor bounces"))?;
+        let removal = removed?;
         removal.report(&mut tools.output, "suspend", subject)?;
-        let words =
-            format!("interrupted: {subject} is held and not suspended, so what is left neither leaves nor bounces");
-        return tools.output.flush().and(Err(Failure::Some(words)));
+        return removal.ended(&mut tools.output, "suspend", interrupt);
     }
+    let mut removal = removed?;
+    // What came in meanwhile: little, so that next to nothing comes in while that is removed.
+    removal.add(clear(tools)?);
     let changed = tools.client.suspend(subject, terms)?;
     tools.output.changed("suspend", "suspended", terms.until, &changed)?;
-    // What came in while the rest was removed.
-    removal.add(remove(tools, exim, of(&subjects, Stand::Stopped), interrupt, |_| true)?);
-    if !stopped_already {
-        tools.client.release(subject)?;
+    removal.add(clear(tools)?);
+    let ends = hold_before.is_none_or(|hold| hold.until.is_some());
+    match hold_before.and_then(|hold| hold.until).filter(|until| *until > moment::now()) {
+        Some(until) if !suspended_before => {
+            tools.client.hold(subject, &Terms { until: Some(until), ..Terms::default() })?;
+        }
+        None if !suspended_before && ends => {
+            tools.client.release(subject)?;
+        }
+        _ => {}
     }
     removal.report(&mut tools.output, "suspend", subject)?;
     removal.ended(&mut tools.output, "suspend", interrupt)
@@ -199,53 +237,70 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     if max_age.is_none() && max_messages.is_none() {
         return tools.output.note("neither held.max-age nor held.max-messages is set, so held mail stays");
     }
-    let begin = moment::now();
-    let search = of(&[], Stand::Held);
-    let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    walk(tools, &exim, search, |message| {
-        let too_old = max_age.is_some_and(|age| message.header.received.saturating_add(age) < begin);
-        let (messages, old) = counts.entry(through(&message)).or_default();
-        (*messages, *old) = (*messages + 1, *old + u64::from(too_old));
+    let (search, now) = (of(&[], Stand::Held), moment::now());
+    let mut holds: BTreeMap<String, Hold> = BTreeMap::new();
+    let Tools { client, recorder, output, .. } = tools;
+    walk(client, output, &exim, search, |message| {
+        let subject = through(&message);
+        if !holds.contains_key(&subject) {
+            let since = held_since(recorder, &subject)?.unwrap_or(now);
+            holds.insert(subject.clone(), Hold { since, messages: 0, too_old: 0 });
+        }
+        if let Some(hold) = holds.get_mut(&subject) {
+            hold.messages += 1;
+            hold.too_old += u64::from(hold.has_too_old(&message, now, max_age));
+        }
         Ok(())
     })?;
+    // A hold on everyone is for an emergency, and what waits then is anybody's.
+    holds.remove("*");
     // The oldest come first, so those who are too old and those who are too many are the same from there on.
-    let excess = |(messages, old): (u64, u64)| max_messages.map_or(old, |most| old.max(messages.saturating_sub(most)));
-    let mut to_go: BTreeMap<String, u64> = counts
-        .into_iter()
-        .map(|(subject, counts)| (subject, excess(counts)))
-        .filter(|(_, excess)| *excess > 0)
-        .collect();
-    for (subject, excess) in &to_go {
-        match what {
-            Sweep::Try if tools.output.json => tools.output.removed("sweep", subject, 0, *excess)?,
-            Sweep::Try => {
-                let (subject, messages) = (show::safe(subject), show::messages(*excess));
-                tools.output.text(&format!("{subject}: {messages} would be removed\n"))?;
-            }
-            Sweep::Remove => {
-                record(tools, subject, &format!("{} over held.max-age or held.max-messages", show::messages(*excess)))?;
-            }
-        }
+    let too_many = |hold: &Hold| max_messages.map_or(0, |most| hold.messages.saturating_sub(most));
+    holds.retain(|_, hold| hold.too_old.max(too_many(hold)) > 0);
+    for (subject, hold) in &holds {
+        output.excess(subject, hold.too_old.max(too_many(hold)))?;
     }
-    if to_go.is_empty() {
-        return tools.output.note("no held mail is over its bounds");
+    if holds.is_empty() {
+        return output.note("no held mail is over its bounds");
     }
     if what == Sweep::Try {
         return Ok(());
     }
-    let mut removed: BTreeMap<String, u64> = BTreeMap::new();
-    let removal = remove(tools, &exim, search, &interrupt, |message| {
+    let mut to_go: BTreeMap<&str, u64> =
+        holds.iter().map(|(subject, hold)| (subject.as_str(), too_many(hold))).collect();
+    let why = "over held.max-age or held.max-messages";
+    let removal = remove(tools, &exim, search, why, &interrupt, |message| {
         let subject = through(message);
-        let Some(left) = to_go.get_mut(&subject).filter(|left| **left > 0) else { return false };
-        *left -= 1;
-        *removed.entry(subject).or_default() += 1;
-        true
+        let (hold, left) = (holds.get(&subject)?, to_go.get_mut(subject.as_str())?);
+        let chosen = *left > 0 || hold.has_too_old(message, now, max_age);
+        *left = left.saturating_sub(1);
+        chosen.then_some(subject)
     })?;
-    for (subject, removed) in removed {
-        let left = to_go.get(&subject).copied().unwrap_or(0);
-        tools.output.removed("sweep", &subject, removed, left)?;
-    }
+    removal.report(&mut tools.output, "sweep", "*")?;
     removal.ended(&mut tools.output, "sweep", &interrupt)
+}
+
+/// What one hold keeps back.
+struct Hold {
+    /// When it was set, in Unix seconds.
+    since: u64,
+    messages: u64,
+    too_old: u64,
+}
+
+impl Hold {
+    /// Whether a message has been on hold for longer than that. The time before the hold does not count: it waited for other reasons.
+    fn has_too_old(&self, message: &Message, now: u64, max_age: Option<u64>) -> bool {
+        let held_for = now.saturating_sub(message.header.received.max(self.since));
+        max_age.is_some_and(|age| held_for > age)
+    }
+}
+
+/// When a subject was held, if it is.
+fn held_since(client: &mut Client, subject: &str) -> Result<Option<u64>, Error> {
+    let status = client.status(subject)?;
+    let hold = status.flags.into_iter().find(|flag| flag.kind == Kind::Hold && flag.subject == status.subject);
+    Ok(hold.and_then(|hold| hold.since))
 }
 
 /// Forgets the passes of messages that are gone.
@@ -282,64 +337,68 @@ fn of(subjects: &[String], of: Stand) -> Search<'_> {
     Search { subjects, of, before: Some(moment::now() + 1) }
 }
 
-/// Writes into the audit trail what is about to be removed.
-fn record(tools: &mut Tools, subject: &str, what: &str) -> Result<(), Error> {
-    let dropped = Dropped { subject: subject.to_owned(), reason: Some(what.to_owned()) };
-    tools.client.record_drop(vec![dropped]).map(drop)
-}
-
 /// How many messages a search finds.
 pub(crate) fn count(tools: &mut Tools, exim: &Exim, search: Search<'_>) -> Result<u64, Failure> {
     let mut count = 0;
-    walk(tools, exim, search, |_| {
+    walk(&mut tools.client, &mut tools.output, exim, search, |_| {
         count += 1;
         Ok(())
     })?;
     Ok(count)
 }
 
-/// Hands what a search finds to `each`, with a bar.
+/// Hands what a search finds to `each`, with a bar. Says how many messages could not be read, each of which was warned of.
 fn walk(
-    tools: &mut Tools,
+    client: &mut Client,
+    output: &mut Output,
     exim: &Exim,
     search: Search<'_>,
     mut each: impl FnMut(Message) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let Tools { client, output, .. } = tools;
-    let bar = bar();
-    let walked = Walk::new(client, exim).along(
-        search,
-        |total| bar.set_length(total),
-        |seen| match seen {
-            Seen::Message(message) => each(*message),
-            Seen::Unreadable(error) => bar.suspend(|| output.warn(&error.to_string())),
-            Seen::Further(count) => {
-                bar.inc(count);
-                Ok(())
-            }
-        },
-    );
+) -> Result<u64, Failure> {
+    let (bar, mut unreadable) = (bar(), 0);
+    let begin = |total| bar.set_length(total);
+    let walked = Walk::new(client, exim).along(search, begin, |seen| match seen {
+        Seen::Message(message) => each(*message),
+        Seen::Unreadable(error) => {
+            unreadable += 1;
+            bar.suspend(|| output.warn(&error.to_string()))
+        }
+        Seen::Further(count) => {
+            bar.inc(count);
+            Ok(())
+        }
+    });
     bar.finish_and_clear();
-    walked
+    walked.map(|()| unreadable)
 }
 
-/// Has Exim remove what a search finds, if it is `chosen`.
+/// Has Exim remove what a search finds, if `of_whom` says on whose account it goes into the audit trail, with `why`.
 fn remove(
-    tools: &mut Tools,
+    Tools { client, recorder, output, .. }: &mut Tools,
     exim: &Exim,
     search: Search<'_>,
+    why: &str,
     interrupt: &Interrupt,
-    mut chosen: impl FnMut(&Message) -> bool,
+    mut of_whom: impl FnMut(&Message) -> Option<String>,
 ) -> Result<Removal, Failure> {
-    let (mut removal, mut batch) = (Removal::default(), Vec::new());
-    walk(tools, exim, search, |message| {
-        if !chosen(&message) {
-            return Ok(());
+    let (mut removal, mut batch, mut whose) = (Removal::default(), Vec::new(), BTreeMap::new());
+    let mut take = |removal: &mut Removal, batch: &mut Vec<Place>, whose: &mut BTreeMap<String, u64>| {
+        if !interrupt.came() && !batch.is_empty() {
+            let dropped = std::mem::take(whose)
+                .into_iter()
+                .map(|(subject, count)| Dropped { subject, reason: Some(format!("{}, {why}", show::messages(count))) });
+            recorder.record_drop(dropped.collect())?;
         }
+        removal.take(exim, &std::mem::take(batch), interrupt)
+    };
+    let unreadable = walk(client, output, exim, search, |message| {
+        let Some(subject) = of_whom(&message) else { return Ok(()) };
+        *whose.entry(subject).or_default() += 1;
         batch.push(message.place);
-        if batch.len() >= AT_ONCE { removal.take(exim, &std::mem::take(&mut batch), interrupt) } else { Ok(()) }
+        if batch.len() < AT_ONCE { Ok(()) } else { take(&mut removal, &mut batch, &mut whose) }
     })?;
-    removal.take(exim, &batch, interrupt)?;
+    take(&mut removal, &mut batch, &mut whose)?;
+    removal.unreadable = unreadable;
     removal.try_again(exim, interrupt)?;
     Ok(removal)
 }
@@ -348,10 +407,14 @@ fn remove(
 #[derive(Default)]
 struct Removal {
     removed: u64,
+    /// Not there any more when Exim was to remove it: delivered, mostly.
+    gone: Vec<MessageId>,
     /// Left alone, since we were asked to end.
     left: u64,
     /// What Exim did not remove, and why.
     stuck: Vec<(Place, String)>,
+    /// Of whom these are is not known.
+    unreadable: u64,
 }
 
 impl Removal {
@@ -361,32 +424,48 @@ impl Removal {
             self.left += places.len() as u64;
             return Ok(());
         }
-        let stuck = exim.remove(places)?;
-        self.removed += (places.len() - stuck.len()) as u64;
-        self.stuck.extend(stuck.into_iter().map(|(place, why)| (place.clone(), why)));
-        Ok(())
+        let stuck_before = self.stuck.len();
+        for (place, removed) in exim.remove(places)? {
+            match removed {
+                Removed::Done => self.removed += 1,
+                Removed::Gone => self.gone.push(place.id),
+                Removed::Stuck(why) => self.stuck.push((place.clone(), why)),
+            }
+        }
+        // Not all of so many are being delivered in this moment.
+        match self.stuck.last() {
+            Some((_, why)) if self.stuck.len() - stuck_before >= AT_ONCE => {
+                Err(Failure::Some(format!("Exim removes nothing: {why}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits for what is being delivered, for a while.
     fn try_again(&mut self, exim: &Exim, interrupt: &Interrupt) -> Result<(), Failure> {
-        let begun = Instant::now();
+        // Exim writes a line into its log for each try.
+        let (begun, mut pause) = (Instant::now(), PAUSE);
         while !self.stuck.is_empty() && begun.elapsed() < PATIENCE && !interrupt.came() {
-            thread::sleep(PAUSE);
+            thread::sleep(pause);
+            pause *= 2;
             let places: Vec<Place> = std::mem::take(&mut self.stuck).into_iter().map(|(place, _)| place).collect();
-            self.take(exim, &places, interrupt)?;
+            places.chunks(AT_ONCE).try_for_each(|places| self.take(exim, places, interrupt))?;
         }
         Ok(())
     }
 
     fn add(&mut self, other: Removal) {
         self.removed += other.removed;
+        self.gone.extend(other.gone);
         self.left += other.left;
         self.stuck.extend(other.stuck);
+        self.unreadable = self.unreadable.max(other.unreadable);
     }
 
     /// Says how it went.
     fn report(&self, output: &mut Output, command: &str, subject: &str) -> Result<(), Failure> {
-        output.removed(command, subject, self.removed, self.left + self.stuck.len() as u64)
+        let (removed, gone) = (self.removed, self.gone.len() as u64);
+        output.removed(&rows::Removal { command, subject, removed, gone, left: self.left + self.stuck.len() as u64 })
     }
 
     /// Names what is still there, and fails if anything is.
@@ -397,13 +476,18 @@ impl Removal {
             let id = place.id.to_string();
             output.failed(&Failed { line: None, subject: Some(&id), command, error: &error, cause: "stuck" })?;
         }
-        let words = if interrupt.came() {
-            format!("{command} was interrupted; what is left waits as before")
+        let failure = if interrupt.came() {
+            Failure::Interrupted(format!("{command} was interrupted; what is left waits as before"))
         } else if stuck > 0 {
-            format!("{command} could not remove {}", show::messages(stuck as u64))
+            Failure::Some(format!("{command} could not remove {}", show::messages(stuck as u64)))
+        } else if self.unreadable > 0 {
+            let messages = show::messages(self.unreadable);
+            Failure::Some(format!(
+                "{command} could not read {messages}, of whom they are is not known; what is left waits as before"
+            ))
         } else {
             return Ok(());
         };
-        output.flush().and(Err(Failure::Some(words)))
+        output.flush().and(Err(failure))
     }
 }

@@ -148,6 +148,9 @@ pub(crate) struct Delivered {
 pub(crate) struct DeliveredTotal {
     pub(crate) command: &'static str,
     pub(crate) delivered: u64,
+    /// Delivered or removed by somebody else before we came to it.
+    #[serde(skip_serializing_if = "is_none")]
+    pub(crate) gone: u64,
     pub(crate) failed: u64,
     pub(crate) waiting: u64,
     pub(crate) left: u64,
@@ -160,8 +163,24 @@ pub(crate) struct Removal<'a> {
     /// A subject or a message id.
     pub(crate) subject: &'a str,
     pub(crate) removed: u64,
+    /// Delivered before they could be removed, or gone in another way.
+    #[serde(skip_serializing_if = "is_none")]
+    pub(crate) gone: u64,
     /// Still on the queue.
     pub(crate) left: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
+/// How much held mail is over its bounds.
+#[derive(Serialize)]
+pub(crate) struct OverBounds<'a> {
+    pub(crate) command: &'a str,
+    pub(crate) subject: &'a str,
+    pub(crate) excess: u64,
 }
 
 /// Passes of messages that are gone.
@@ -207,6 +226,7 @@ impl Delivered {
     pub(crate) fn new(command: &'static str, id: MessageId, outcome: &Outcome) -> Delivered {
         let (outcome, reason) = match outcome {
             Outcome::Delivered => ("delivered", None),
+            Outcome::Gone => ("gone", None),
             Outcome::Failed(reason) => ("failed", Some(reason.clone())),
             Outcome::Waiting(reason) => ("waiting", Some(reason.clone())),
         };

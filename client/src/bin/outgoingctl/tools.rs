@@ -3,8 +3,9 @@
 use crate::Failure;
 use crate::output::Output;
 use indicatif::{ProgressBar, ProgressStyle};
-use outgoingd_client::Client;
 use outgoingd_client::exim::Exim;
+use outgoingd_client::protocol::message::Cause;
+use outgoingd_client::{Client, Error};
 use std::path::PathBuf;
 
 /// Rows of a table that are laid out together, so that a list of a million neither waits for its end nor fills memory.
@@ -13,6 +14,8 @@ pub(crate) const TABLE_ROWS: usize = 1000;
 /// What every command is handed.
 pub(crate) struct Tools {
     pub(crate) client: Client,
+    /// Another connection, for what is to be on record while the first one is busy with the queue.
+    pub(crate) recorder: Client,
     pub(crate) output: Output,
     /// Exim's command, where the command line names one.
     pub(crate) program: Option<PathBuf>,
@@ -22,6 +25,14 @@ impl Tools {
     /// Exim, which whoever runs us may operate. To be asked for before anything is changed.
     pub(crate) fn exim(&self) -> Result<Exim, Failure> {
         Ok(Exim::find(self.program.as_deref())?)
+    }
+
+    /// Warns of a subject that may be mistyped. What an account has sent that is no more may still wait, so it is no error.
+    pub(crate) fn warn_of_unknown(&mut self, subject: &str) -> Result<(), Failure> {
+        match self.client.status(subject) {
+            Err(Error::Refused(refusal)) if refusal.cause == Cause::NoSuchSubject => self.output.warn(&refusal.message),
+            known => Ok(known.map(drop)?),
+        }
     }
 }
 

@@ -27,12 +27,16 @@ use std::time::Instant;
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { socket, exim, json, verb } = arguments;
-    let mut client = Client::new(socket);
     // Under sudo or doas the kernel names root; the audit trail shall name the person too.
-    if let Ok(login) = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")) {
-        client.on_behalf_of(login);
-    }
-    let mut tools = Tools { client, output: Output::new(json), program: exim };
+    let login = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER"));
+    let [client, recorder] = [(); 2].map(|()| {
+        let mut client = Client::new(&socket);
+        if let Ok(login) = &login {
+            client.on_behalf_of(login);
+        }
+        client
+    });
+    let mut tools = Tools { client, recorder, output: Output::new(json), program: exim };
     let changing = verb.changes();
     let done = obey(&mut tools, verb);
     // Also behind a failure, since something may have been done before it; but a daemon that did not answer is not asked again.
@@ -56,8 +60,11 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
         Verb::Release { subjects: Subjects { subjects }, jobs, .. } => release_and_deliver(tools, &subjects, jobs),
         Verb::Suspend { subjects, reason, notice, end, drop, consent } => {
             let terms = Terms { until: end.until(), reason, notice };
-            let then = if drop { suspend_and_drop } else { suspend };
-            then(tools, &subjects.subjects, &terms, consent)
+            if drop {
+                suspend_and_drop(tools, &subjects.subjects, &terms, consent)
+            } else {
+                suspend(tools, &subjects.subjects, &terms)
+            }
         }
         Verb::Unsuspend { subjects } => unsuspend(tools, &subjects.subjects),
         Verb::Held { subject, summary, older, limit } => {
@@ -137,7 +144,7 @@ fn release_and_drop(tools: &mut Tools, subjects: &[String], consent: Consent) ->
     each(tools, "release", subjects, |tools, subject| removal::release(tools, &exim, subject, &interrupt))
 }
 
-fn suspend(tools: &mut Tools, subjects: &[String], terms: &Terms, _: Consent) -> Result<(), Failure> {
+fn suspend(tools: &mut Tools, subjects: &[String], terms: &Terms) -> Result<(), Failure> {
     let mut suspended = Vec::new();
     let done = each(tools, "suspend", subjects, |Tools { client, output, .. }, subject| {
         let changed = client.suspend(subject, terms)?;
@@ -209,6 +216,12 @@ fn each(
                 let cause = rows::cause(refusal.cause);
                 let subject = Some(subject.as_str());
                 tools.output.failed(&Failed { line: None, subject, command, error: &refusal.message, cause })?;
+            }
+            // That messages of one stay is no reason to leave the next one alone.
+            Err(Failure::Some(error)) if subjects.len() > 1 => {
+                failed += 1;
+                let subject = Some(subject.as_str());
+                tools.output.failed(&Failed { line: None, subject, command, error: &error, cause: "failed" })?;
             }
             // Whatever else happened would happen to the next one too.
             Err(error) => return tools.output.flush().and(Err(error)),
