@@ -554,6 +554,7 @@ mod tests {
             r"\x00\r",
             r"\x00\x0e\x01\x05alice\x01\x07",
             r"\x00\x0e\x00\x00",
+            r"\x00\x0f\x01\x05alice\x00\x00\x00",
         ];
         assert_eq!(requests().into_iter().map(call).collect::<Vec<_>>(), expected);
     }
