@@ -11,8 +11,9 @@ use crate::protocol::message::{
     Stats, Status,
 };
 use crate::protocol::text::{self, Verdict};
+use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, recv};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -417,14 +418,13 @@ impl Client {
     fn begin(&mut self, request: Request) -> Result<(UnixStream, Reply), Error> {
         let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
         let frame = frame::seal(&codec::encode(&call)?)?;
-        if let Some(stream) = self.stream.take() {
-            match self.send(stream, &frame) {
-                // The daemon hangs up on who is silent for minutes, and when it stops: then it did not take this.
-                Err(Error::Lost { source, .. }) if is_hang_up(&source) => {}
-                answered => return answered,
-            }
-        }
-        self.send(connect(&self.socket, TIMEOUT)?, &frame)
+        // The daemon hangs up on who is silent for minutes. What it has not taken yet can go another way; what it may have taken
+        // is not sent twice.
+        let stream = match self.stream.take().filter(is_open) {
+            Some(stream) => stream,
+            None => connect(&self.socket, TIMEOUT)?,
+        };
+        self.send(stream, &frame)
     }
 
     fn send(&self, mut stream: UnixStream, frame: &[u8]) -> Result<(UnixStream, Reply), Error> {
@@ -518,9 +518,9 @@ fn connect(socket: &Path, timeout: Duration) -> Result<UnixStream, Error> {
     })
 }
 
-fn is_hang_up(source: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+/// Whether the other end has neither hung up nor said anything that nobody asked for.
+fn is_open(stream: &UnixStream) -> bool {
+    recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_err_and(|error| error == Errno::AGAIN)
 }
 
 /// What became of a connection, in words.
