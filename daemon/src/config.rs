@@ -99,12 +99,12 @@ pub struct Domains {
     pub owners: Option<PathBuf>,
 }
 
-/// `[held]`: how much mail may stay held, for each held subject by itself. The daemon does not touch Exim's queue: `outgoingctl
-/// sweep` asks for these and removes what is over them.
+/// `[held]`: how much mail may stay held, for each held subject by itself, but for `*`. The daemon does not touch Exim's queue:
+/// `outgoingctl sweep` asks for these and removes what is over them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Held {
-    /// Oldest message, at least one minute; none: however old.
+    /// How long a message may be on hold, at least one minute; none: however long. What it has waited before does not count.
     pub max_age: Option<Age>,
     /// Most messages, at least 1; none: however many.
     pub max_messages: Option<u64>,
