@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -661,6 +661,91 @@ fn what_is_no_message_is_named_in_a_warning_and_hides_nothing() -> Result<()> {
                 if arguments.len() == 1 { (finished.stdout.contains(&first), "2 messages") } else { (true, "  2 ") };
             assert!(found && finished.stdout.contains(word), "{finished:?}");
         }
+    }
+    Ok(())
+}
+
+/// What Exim's user could make in its directories, and what a file system of its own has in its root.
+#[test]
+fn links_that_exims_user_makes_lead_nowhere_and_hide_nothing() -> Result<()> {
+    let reader = "[access]\nreader-users = ['games']";
+    let bed = Bed::configured(|daemon| daemon.for_everyone().tables(reader), |exim| exim)?;
+    bed.hold("alice")?;
+    let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    let odd_log = bed.exim.enqueue(&Queued::new("alice", &[FRIEND, "bob@local.test"]))?;
+    let linked = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    let (spool, elsewhere) = (bed.exim.spool(), bed.daemon.home().join("elsewhere"));
+    let split = &linked[5..6];
+    // With a message wherever one could be found.
+    for place in ["", split, "input", &format!("input/{split}")] {
+        let directory = elsewhere.join(place);
+        fs::create_dir_all(&directory)?;
+        for suffix in ["-H", "-D"] {
+            let name = format!("{linked}{suffix}");
+            fs::copy(file(&bed.exim, &name), directory.join(name))?;
+        }
+    }
+    for suffix in ["-H", "-D"] {
+        fs::remove_file(file(&bed.exim, &format!("{linked}{suffix}")))?;
+    }
+    let owner = fs::metadata(&spool)?;
+    let link = |target: &Path, name: &str| -> Result<()> {
+        symlink(target, spool.join(name))?;
+        Ok(lchown(spool.join(name), Some(owner.uid()), Some(owner.gid()))?)
+    };
+    fs::create_dir(spool.join("queue"))?;
+    link(Path::new("loop"), "loop")?;
+    link(Path::new("a"), "input/a")?;
+    link(&elsewhere, "linked")?;
+    link(&elsewhere, "queue/input")?;
+    link(&elsewhere, &format!("input/{split}"))?;
+    DirBuilder::new().create(spool.join("lost+found"))?;
+    fs::set_permissions(spool.join("lost+found"), fs::Permissions::from_mode(0o700))?;
+    fs::create_dir_all(spool.join("msglog").join(&odd_log))?;
+    for finished in [bed.ctl(&["--json", "held"])?, bed.ctl_by_member("games", "Debian-exim", &["--json", "held"])?] {
+        assert_eq!((finished.code(), &*finished.stderr), (0, ""), "{finished:?}");
+        assert_eq!(ids_of(&parse(&finished.stdout)?), [&*id, &odd_log]);
+    }
+    let refused = bed.ctl(&["drop", "--yes", &linked])?;
+    assert!(refused.code() == 1 && refused.stderr.contains("there is no message"), "{refused:?}");
+    Ok(())
+}
+
+#[test]
+fn subjects_of_almost_a_megabyte_and_claims_of_recipients_cost_no_memory() -> Result<()> {
+    let bed = Bed::start()?;
+    bed.hold("alice")?;
+    let subject = "x".repeat(900_000);
+    bed.exim.fill_queue(100, |_| Queued::new("alice", &[FRIEND]).subject(&subject))?;
+    let claiming = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    let path = file(&bed.exim, &format!("{claiming}-H"));
+    let text = fs::read_to_string(&path)?;
+    let claim = text.replace("\n1\nfriend@", "\n600000\nfriend@");
+    assert_ne!(text, claim);
+    fs::write(&path, claim)?;
+    let listing = bed.ctl_command(&["--json", "held", "--summary"]);
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--data={}", 60 << 20)).arg(listing.get_program()).args(listing.get_args());
+    let finished = limited.output()?;
+    let (totals, warnings) = (String::from_utf8(finished.stdout)?, String::from_utf8(finished.stderr)?);
+    assert!(finished.status.success(), "{}: {warnings}", finished.status);
+    assert_eq!(parse(&totals)?[0]["messages"], 100);
+    assert!(warnings.contains(&claiming) && warnings.contains("at most 500000"), "{warnings}");
+    assert_eq!(warnings.lines().count(), 1, "{warnings}");
+    Ok(())
+}
+
+#[test]
+fn a_subject_that_is_no_account_is_worth_a_warning() -> Result<()> {
+    let bed = Bed::start()?;
+    for (arguments, shown) in [
+        (&["held", "typo"][..], "no held mail\n"),
+        (&["--json", "held", "typo"], ""),
+        (&["drop", "--subject", "typo"], "typo: nothing that is held or suspended waits\n"),
+    ] {
+        let finished = bed.ctl(arguments)?;
+        assert_eq!((finished.code(), &*finished.stdout), (0, shown), "{finished:?}");
+        assert!(finished.stderr.contains("warning: ") && finished.stderr.contains("no account typo"), "{finished:?}");
     }
     Ok(())
 }

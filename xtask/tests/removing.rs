@@ -1,6 +1,7 @@
 //! Mail is removed from a real queue without a bounce: `outgoingctl drop`, `release --drop`, `suspend --drop` and `sweep`.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use xtask::testbed::{Bed, Exim, Queued, Running, wait_until};
+use xtask::testbed::{Bed, Delivery, Exim, Letter, Queued, RETRY_AS_ON_DEBIAN, Running, wait_until};
 
 const FRIEND: &str = "friend@outside.test";
 
@@ -434,7 +435,8 @@ fn a_hold_that_was_there_before_a_suspend_with_drop_stays_as_it_was() -> Result<
     assert_eq!(bed.must(&["suspend", "alice", "--drop"])?, "alice: suspended\nalice: 2 messages removed\n");
     let after = bed.daemon.must(&["export"])?;
     assert!(after.contains(&before) && after.lines().count() == 2, "{before}{after}");
-    assert_eq!(trail(&bed)?, ["hold alice", "drop alice", "suspend alice"]);
+    // Without its end while that goes on, and with the same one behind it.
+    assert_eq!(trail(&bed)?, ["hold alice", "hold alice", "drop alice", "suspend alice", "hold alice"]);
     nobody_got_anything(&bed)
 }
 
@@ -596,5 +598,172 @@ fn a_sweep_forgets_passes_of_messages_that_are_gone_and_keeps_the_others() -> Re
     assert!(stats(&bed)?.contains(r#""passes":1"#));
     assert!(bed.daemon.must(&["check", "alice", "--id", &passed])?.starts_with("ok"));
     assert_eq!(on_queue(&bed)?, set([&passed, &held]), "what has a pass is not held");
+    Ok(())
+}
+
+/// Local addresses: `list` leads outside; `alias` leads to `later`, whose mailbox is put off.
+const ADDRESSES: &str = "list:\n  driver = redirect\n  domains = +local_domains\n  local_parts = list\n  \
+     data = friend@outside.test\n\
+     alias:\n  driver = redirect\n  domains = +local_domains\n  local_parts = alias\n  data = later@local.test\n\
+     later:\n  driver = redirect\n  domains = +local_domains\n  local_parts = later\n  allow_defer\n  \
+     data = :defer: not now\n";
+
+#[test]
+fn mail_of_a_held_sender_to_a_local_address_that_leads_outside_is_held_mail_for_every_command() -> Result<()> {
+    for split in ["", "split_spool_directory"] {
+        let bed = Bed::varied(|exim| exim.main(split).routers(ADDRESSES).retry(RETRY_AS_ON_DEBIAN))?;
+        let tried = |recipient: &str| -> Result<String> {
+            let letter = Letter::new("alice@local.test", &[recipient]);
+            bed.exim.submit_as("alice", &letter, Delivery::AtOnce)?.accepted()
+        };
+        bed.hold("alice")?;
+        let (local, other) = (tried("later@local.test")?, tried("alias@local.test")?);
+        let led = tried("list@local.test")?;
+        let log = bed.exim.log_of(&led)?;
+        assert!(log.iter().any(|line| line.contains("domain is held")), "{log:?}");
+        let listed = bed.must(&["--json", "held"])?;
+        assert_eq!(listed.lines().count(), 1, "{listed}");
+        assert!(listed.contains(&led) && listed.contains(r#""recipients":["friend@outside.test"]"#), "{listed}");
+        assert_eq!(bed.must(&["drop", "--subject", "alice", "--yes"])?, "alice: 1 message removed\n");
+        assert_eq!(on_queue(&bed)?, set([&local, &other]));
+
+        tried("list@local.test")?;
+        bed.release("alice")?;
+        assert_eq!(bed.must(&["suspend", "alice", "--drop"])?, "alice: suspended\nalice: 1 message removed\n");
+        bed.exim.run_queue("-qff")?;
+        nobody_got_anything(&bed)?;
+        assert_eq!(on_queue(&bed)?, set([&local, &other]));
+
+        bed.unsuspend("alice")?;
+        bed.hold("alice")?;
+        tried("list@local.test")?;
+        assert_eq!(bed.must(&["release", "alice"])?, "alice: released\n1 message delivered\n");
+        assert_eq!(bed.outside.recipients(), [FRIEND]);
+    }
+    Ok(())
+}
+
+#[test]
+fn of_what_a_local_address_leads_to_only_those_who_have_not_got_it_count() -> Result<()> {
+    let list = ADDRESSES.replace("data = friend@outside.test", "data = friend@outside.test, ann@outside.test");
+    let bed = Bed::varied(|exim| exim.routers(&list).retry(RETRY_AS_ON_DEBIAN))?;
+    bed.hold("alice")?;
+    let letter = Letter::new("alice@local.test", &["list@local.test"]);
+    let id = bed.exim.submit_as("alice", &letter, Delivery::AtOnce)?.accepted()?;
+    let recipients = |expected: &str| -> Result<()> {
+        let listed = bed.must(&["--json", "held"])?;
+        assert!(listed.contains(&format!("\"recipients\":[{expected}]")), "{listed}");
+        Ok(())
+    };
+    recipients(r#""ann@outside.test","friend@outside.test""#)?;
+    bed.release("alice")?;
+    bed.outside.refuse(FRIEND, "450 come back");
+    bed.exim.deliver(&id)?;
+    bed.hold("alice")?;
+    assert_eq!(bed.outside.recipients(), ["ann@outside.test"]);
+    recipients(r#""friend@outside.test""#)
+}
+
+#[test]
+fn a_suspend_with_drop_whose_terms_are_refused_changes_nothing() -> Result<()> {
+    let bed = Bed::start()?;
+    for identity in ["alice", "nobody-here"] {
+        fill(&bed, identity, 2)?;
+    }
+    let state = || Ok::<_, anyhow::Error>((on_queue(&bed)?, trail(&bed)?, bed.daemon.must(&["export"])?));
+    let before = state()?;
+    let notice = "a".repeat(600);
+    for arguments in [
+        &["suspend", "alice", "--drop", "--notice", &notice][..],
+        &["suspend", "alice", "--drop", "--yes", "--until", "2020-01-01T00:00:00Z"],
+        &["suspend", "nobody-here", "--drop"],
+    ] {
+        let refused = bed.ctl(arguments)?;
+        assert_eq!((refused.code(), refused.stdout.as_str()), (1, ""), "{refused:?}");
+        assert_eq!(state()?, before, "{arguments:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hold_that_ends_meanwhile_lets_nothing_out_before_the_sender_is_suspended() -> Result<()> {
+    let bed = Bed::start()?;
+    fill(&bed, "alice", 3)?;
+    let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    bed.outside.stall();
+    let (finished, later) = deliver_beside(&bed.exim, &id, || {
+        let act = || {
+            bed.outside.wait_until_stalled(1)?;
+            // Whatever is tried from now on is noted, and does not wait.
+            bed.outside.refuse_everyone("450 come back");
+            bed.must(&["hold", "alice", "--for", "2s"])?;
+            let suspending = bed.spawn_ctl(&["suspend", "alice", "--drop"])?;
+            wait_until("the others to be removed", PATIENCE, || Ok(on_queue(&bed)? == set([&id])))?;
+            for _ in 0..3 {
+                next_second()?;
+            }
+            let later = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+            bed.exim.run_queue("-qff")?;
+            Ok((suspending, later))
+        };
+        let acted: Result<(Running, String)> = act();
+        bed.outside.go_on();
+        let (suspending, later) = acted?;
+        Ok((suspending.finish()?, later))
+    })?;
+    let log = bed.exim.log_of(&later)?;
+    assert!(!log.iter().any(|line| line.contains("450 come back")), "{log:?}");
+    assert_eq!(finished.stdout, "alice: suspended\nalice: 4 messages removed, 1 gone meanwhile\n", "{finished:?}");
+    assert_eq!(bed.outside.count(), 1, "only what was on its way");
+    let flags = bed.daemon.must(&["export"])?;
+    assert!(flags.lines().count() == 1 && flags.contains(r#""flag":"suspend""#), "{flags}");
+    Ok(())
+}
+
+#[test]
+fn a_suspend_with_drop_of_thousands_that_is_interrupted_leaves_the_rest_held() -> Result<()> {
+    const ALL: usize = 3_000;
+    let bed = Bed::start()?;
+    fill(&bed, "alice", ALL)?;
+    let input = bed.exim.spool().join("input");
+    let left = || -> Result<usize> {
+        let names = fs::read_dir(&input)?.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>>>()?;
+        Ok(names.iter().filter(|name| name.to_string_lossy().ends_with("-H")).count())
+    };
+    let mut suspending = bed.spawn_ctl(&["suspend", "alice", "--drop"])?;
+    wait_until("the first ones to be removed", PATIENCE, || Ok(left()? < ALL))?;
+    suspending.interrupt()?;
+    let finished = suspending.finish()?;
+    let (code, left) = (finished.code(), left()?);
+    assert_eq!(code, 1, "{finished:?}");
+    assert!(left > 0, "{finished:?}");
+    assert_eq!(finished.stdout, format!("alice: {} messages removed, {left} left\n", ALL - left));
+    assert!(finished.stderr.contains("alice is held and not suspended"), "{finished:?}");
+    let flags = bed.daemon.must(&["export"])?;
+    assert!(flags.lines().count() == 1 && flags.contains(r#""flag":"hold""#), "{flags}");
+    // The last ones are enough: all are alike.
+    let queue: Vec<String> = on_queue(&bed)?.into_iter().collect();
+    let run = bed.exim.exim(&["-qf", &queue[queue.len() - 30]])?;
+    assert!(run.status.success(), "{run:?}");
+    assert!(bed.exim.log_of(&queue[queue.len() - 1])?.iter().any(|line| line.contains("is held")));
+    assert_eq!(on_queue(&bed)?.len(), left);
+    assert_eq!((bed.exim.mailbox("alice")?.len(), bed.outside.count()), (0, 0));
+    Ok(())
+}
+
+#[test]
+fn while_a_message_cannot_be_read_a_release_with_drop_leaves_the_hold_and_a_drop_removes_the_others() -> Result<()> {
+    let bed = Bed::start()?;
+    bed.hold("alice")?;
+    let ids = fill(&bed, "alice", 3)?;
+    fs::write(bed.exim.spool().join("input").join(format!("{}-H", ids[0])), "")?;
+    let dropped = bed.ctl(&["drop", "--yes", &ids[0], &ids[1]])?;
+    assert_eq!((dropped.code(), &dropped.stdout), (1, &format!("{}: removed\n", ids[1])), "{dropped:?}");
+    assert!(dropped.stderr.contains(&format!("{} was not removed", ids[0])), "{dropped:?}");
+    let released = bed.ctl(&["release", "alice", "--drop"])?;
+    assert_eq!(released.code(), 1, "{released:?}");
+    assert!(!released.stdout.contains("released"), "{released:?}");
+    assert!(released.stderr.contains("could not read 1 message"), "{released:?}");
+    assert!(bed.daemon.must(&["check", "alice"])?.starts_with("hold"));
     Ok(())
 }

@@ -102,7 +102,7 @@ impl Outcome {
     /// Whether somebody else is delivering it in this moment, so that it may be tried again soon.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        matches!(self, Outcome::Waiting(why) if why.contains("locked"))
+        matches!(self, Outcome::Waiting(why) if why.starts_with("Spool file ") && why.contains(" is locked"))
     }
 }
 

@@ -407,6 +407,7 @@ mod tests {
             ("NN bob", "YY bob", "line 18: expected a node of the addresses already served, or XX"),
             ("2\nfriend", "3\nfriend", "line 21: expected a recipient"),
             ("2\nfriend", "-2\nfriend", "line 18: expected the number of recipients, at most 500000"),
+            ("2\nfriend", "600000\nfriend", "line 18: expected the number of recipients, at most 500000"),
             ("035P", "036P", "line 21: expected the text of a header"),
             ("035P", "P", "line 21: expected length and kind of a header"),
         ] {

@@ -38,6 +38,9 @@ const LOST: &str = "lost+found";
 /// The directory in which the logs of messages are, beside that.
 const LOGS: &str = "msglog";
 
+/// So many of the addresses to which a message's recipients have led are told: enough to see that it waits, and for whom.
+const MOST_LED_TO: usize = 100;
+
 /// So much of a message's log is read.
 const LONGEST_LOG: u64 = 1 << 20;
 
@@ -141,6 +144,9 @@ impl Queue {
         let split = id.as_str().as_bytes()[SPLIT_BY];
         for (input, queue) in self.inputs()? {
             for directory in [input.join(char::from(split).to_string()), input] {
+                if !is_directory(&directory) {
+                    continue;
+                }
                 let place = Place { id, queue: queue.clone(), directory: directory.into() };
                 if place.is_there()? {
                     return Ok(Some(place));
@@ -164,6 +170,8 @@ impl Queue {
                 inputs.push((entry.path().join(INPUT), Some(name.into())));
             }
         }
+        // What is below one that is a link would not look like it.
+        inputs.retain(|(input, _)| is_directory(input));
         Ok(inputs)
     }
 
@@ -337,22 +345,12 @@ impl Place {
         path.push(self.id.as_str());
         let mut log = Vec::new();
         match fs::open(&path, READING, Mode::empty()).map(File::from) {
-            Ok(file) => file.take(LONGEST_LOG).read_to_end(&mut log).map_err(|source| io_error(&path, source))?,
-            Err(_) => return Ok(Vec::new()),
-        };
-        let mut put_off = BTreeSet::new();
-        for line in String::from_utf8_lossy(&log).lines() {
-            // Date, time, mark, address, and for one that came of another that one in angle brackets.
-            let mut words = line.split(' ').skip(2);
-            let (Some(mark), Some(address)) = (words.next(), words.next()) else { continue };
-            let led_to = words.next().is_some_and(|parent| parent.starts_with('<'));
-            if mark == "==" && led_to {
-                put_off.insert(address.to_owned());
-            } else if ["=>", "->", "**"].contains(&mark) {
-                put_off.remove(address);
+            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                file.take(LONGEST_LOG).read_to_end(&mut log).map_err(|source| io_error(&path, source))?
             }
-        }
-        Ok(put_off.into_iter().collect())
+            _ => return Ok(Vec::new()),
+        };
+        Ok(put_off_in(&String::from_utf8_lossy(&log)))
     }
 
     /// Bytes of its body; none if it has left the queue.
@@ -379,6 +377,32 @@ impl Place {
         path.as_mut_os_string().push(suffix);
         path
     }
+}
+
+/// What a message's log says of that. Its lines have no marks, unlike those of the main log: date, time, address, the one of which it
+/// came in angle brackets, and what came of it.
+fn put_off_in(log: &str) -> Vec<String> {
+    let (mut put_off, mut done) = (BTreeSet::new(), BTreeSet::new());
+    for line in log.lines() {
+        let Some((_, entry)) = line.split_once(' ').and_then(|(_, line)| line.split_once(' ')) else { continue };
+        // A site may have the time zone behind the time (`log_timezone`).
+        let entry = match entry.split_once(' ') {
+            Some((zone, entry)) if zone.len() == 5 && zone.starts_with(['+', '-']) => entry,
+            _ => entry,
+        };
+        let (about, _) = entry.split_once(": ").unwrap_or((entry, ""));
+        let Some((address, outcome)) = about.split_once(' ') else { continue };
+        // Not a pipe, a file or an automatic answer.
+        let sent = address.contains('@') && !address.starts_with(['|', '/', '>']);
+        // With `+all_parents`, those in between stand in front of it.
+        if !sent || !outcome.starts_with(['<', '(']) {
+            continue;
+        }
+        // Exim says so again of one that it has served already.
+        let which = if outcome.contains(" defer (") { &mut put_off } else { &mut done };
+        which.insert(address);
+    }
+    put_off.difference(&done).take(MOST_LED_TO).map(|address| (*address).to_owned()).collect()
 }
 
 /// The recipient as Exim names it once it has routed it, and in the journal only so: its domain in lower case.
@@ -522,6 +546,32 @@ mod tests {
         }
         write(spool.home.path().join("exim-process.info"), "").unwrap();
         assert_eq!(spool.seen(2, |_| {}), ids(0..3));
+    }
+
+    #[test]
+    fn of_a_message_s_log_what_came_of_an_address_in_the_end_counts() {
+        let log = "2026-11-21 14:07:10 Received from alice@local.test U=root P=local S=326\n\
+            2026-11-21 14:07:10 a@out.test <list@local.test> defer (-23): domain is held\n\
+            2026-11-21 14:07:10 b@out.test <list@local.test> R=r T=smtp defer (-44) H=out.test [::1]: 450 not now\n\
+            2026-11-21 14:07:10.123 +0000 c@out.test <list@local.test> defer (-23): domain is held\n\
+            2026-11-21 14:07:10 d@out.test <list@local.test> defer (-23): domain is held\n\
+            2026-11-21 14:07:10 bob@local.test defer (-1): not now\n\
+            2026-11-21 14:07:10 |/bin/x@y <bob@local.test> T=pipe defer (0): Child process returned 75\n\
+            2026-11-21 14:07:11 a@out.test <list@local.test>: smtp transport succeeded\n\
+            2026-11-21 14:07:11 d@out.test <list@local.test> R=r T=smtp: 550 no one here < defer (1): x\n\
+            2026-11-21 14:07:11 list@local.test: children all complete\n\ncut o";
+        assert_eq!(put_off_in(log), ["b@out.test", "c@out.test"]);
+    }
+
+    #[test]
+    fn plain_files_in_the_spool_directory_are_no_queues() {
+        let spool = Spool::with(6);
+        let queues = spool.queue.inputs().unwrap().len();
+        for number in 0..3_000 {
+            write(spool.home.path().join(format!("file{number}")), "").unwrap();
+        }
+        assert_eq!(spool.queue.inputs().unwrap().len(), queues);
+        assert_eq!(spool.seen(2, |_| {}), ids(0..6));
     }
 
     #[test]

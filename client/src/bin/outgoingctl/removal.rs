@@ -15,13 +15,19 @@ use outgoingd_client::exim::{Exim, EximError, MessageId, Place, Removed};
 use outgoingd_client::held::{HeldError, Message, Search, Seen, Stand, Walk};
 use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
 use outgoingd_client::{Client, Error, Terms};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Messages that one Exim is told to remove, and that have one entry in the audit trail: after so many we look whether we were asked
 /// to end.
 const AT_ONCE: usize = 500;
+
+/// What becomes of what is left, mostly.
+const WAITS: &str = "what is left waits as before";
+
+/// Characters of a sender's name that go into the audit trail with a message.
+const MOST_OF_A_NAME: usize = 200;
 
 /// How long messages that are being delivered are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,9 +57,9 @@ pub(crate) fn drop_subject(
     let (waiting, whose) = (show::messages(waiting), show::safe(subject));
     consent.must_be_given(&format!("Remove {waiting} of {whose} for good, without a bounce?"))?;
     let interrupt = Interrupt::listen()?;
-    let removal = remove(tools, &exim, search, "drop", &interrupt, |_| Some(subject.to_owned()))?;
-    removal.report(&mut tools.output, "drop", subject)?;
-    removal.ended(&mut tools.output, "drop", &interrupt)
+    let mut removal = Removal::default();
+    let done = removal.of(tools, &exim, search, "drop", &interrupt, |_| Some(subject.to_owned()));
+    removal.close(done, &mut tools.output, ("drop", subject), WAITS, &interrupt)
 }
 
 /// `drop ID…`: removes single messages of stopped senders. All are tried.
@@ -88,7 +94,11 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
         if !interrupt.came() {
             let dropped = messages.iter().map(|message| Dropped {
                 subject: message.place.id.to_string(),
-                reason: message.header.identity.clone(),
+                reason: message
+                    .header
+                    .identity
+                    .as_deref()
+                    .map(|identity| show::safe(identity).chars().take(MOST_OF_A_NAME).collect()),
             });
             tools.client.record_drop(dropped.collect())?;
         }
@@ -96,10 +106,8 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
         removal.take(&exim, &places, &interrupt)?;
     }
     removal.try_again(&exim, &interrupt)?;
-    for Message { place, .. } in &chosen {
-        if !removal.gone.contains(&place.id) && !place.is_there().map_err(EximError::from)? {
-            tools.output.message_removed("drop", place.id.as_str())?;
-        }
+    for id in &removal.removed {
+        tools.output.message_removed("drop", id.as_str())?;
     }
     for id in &removal.gone {
         failed += 1;
@@ -107,7 +115,7 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
         let subject = Some(id.as_str());
         tools.output.failed(&Failed { line: None, subject, command: "drop", error: &error, cause: "gone" })?;
     }
-    removal.ended(&mut tools.output, "drop", &interrupt)?;
+    removal.ended(&mut tools.output, "drop", WAITS, &interrupt)?;
     tools.output.some_failed("drop", failed, message_ids.len())
 }
 
@@ -153,15 +161,22 @@ pub(crate) fn ask(
     consent.may_be_refused(&format!("Remove {} of {whose} for good, without a bounce{what}?", show::messages(waiting)))
 }
 
-/// `release --drop`: removes what `subject`'s hold keeps back, and clears it then, so that nothing of it gets out.
-pub(crate) fn release(tools: &mut Tools, exim: &Exim, subject: &str, interrupt: &Interrupt) -> Result<(), Failure> {
+/// `release --drop`: removes what `subject`'s hold has kept back until `before`, and clears it then, so that nothing of it gets out.
+pub(crate) fn release(
+    tools: &mut Tools,
+    exim: &Exim,
+    subject: &str,
+    before: u64,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
     let own = tools.client.status(subject)?.subject;
     // What another hold keeps back as well is not let go, and so is none of what is asked for.
     let freed = |message: &Message| message.judgement.through.clone().filter(|through| *through == own);
-    let removal = remove(tools, exim, of(&[subject.to_owned()], Stand::Held), "release --drop", interrupt, freed)?;
-    removal.report(&mut tools.output, "release", subject)?;
+    let (subjects, mut removal) = ([subject.to_owned()], Removal::default());
+    let search = Search { before: Some(before), ..of(&subjects, Stand::Held) };
+    let done = removal.of(tools, exim, search, "release --drop", interrupt, freed);
     // What is left stays held.
-    removal.ended(&mut tools.output, "release", interrupt)?;
+    removal.close(done, &mut tools.output, ("release", subject), WAITS, interrupt)?;
     let changed = tools.client.release(subject)?;
     tools.output.changed("release", "released", None, &changed)
 }
@@ -177,45 +192,60 @@ pub(crate) fn suspend(
 ) -> Result<(), Failure> {
     // Whatever is wrong with the terms is found before anything is removed.
     tools.client.rehearse_suspend(subject, terms)?;
-    let (status, subjects) = (tools.client.status(subject)?, [subject.to_owned()]);
+    let status = tools.client.status(subject)?;
     let own = |kind| status.flags.iter().find(|flag| flag.subject == status.subject && flag.kind == kind);
-    let (hold_before, suspended_before) = (own(Kind::Hold), own(Kind::Suspend).is_some());
-    if hold_before.is_none_or(|hold| hold.until.is_some()) && !suspended_before {
+    let (hold_before, mut suspended) = (own(Kind::Hold), own(Kind::Suspend).is_some());
+    let interim = !suspended && hold_before.is_none_or(|hold| hold.until.is_some());
+    if interim {
         // The reason of a hold that is there stays with it.
         let reason = hold_before.is_none().then(|| "until what waits is removed".to_owned());
         tools.client.hold(subject, &Terms { reason, ..Terms::default() })?;
     }
-    let clear = |tools: &mut Tools| {
-        let own = |_: &Message| Some(subject.to_owned());
-        remove(tools, exim, of(&subjects, Stand::Stopped), "suspend --drop", interrupt, own)
+    let mut removal = Removal::default();
+    let done = clear_and_suspend(tools, exim, subject, terms, interrupt, &mut removal, &mut suspended);
+    if suspended && interim {
+        match hold_before.and_then(|hold| hold.until).filter(|until| *until > moment::now()) {
+            Some(until) => drop(tools.client.hold(subject, &Terms { until: Some(until), ..Terms::default() })?),
+            None => drop(tools.client.release(subject)?),
+        }
+    }
+    let whose = show::safe(subject);
+    let left = if suspended {
+        format!("what is left of {whose} will be bounced by the next queue run")
+    } else {
+        format!("{whose} is held and not suspended, so that what is left neither leaves nor bounces")
     };
-    let removed = clear(tools);
-    if (removed.is_err() || interrupt.came()) && !suspended_before {
-        tools
-            .output
-            .warn(&format!("{subject} is held and not suspended, so that what is left neither leaves nor bounces"))?;
-        let removal = removed?;
-        removal.report(&mut tools.output, "suspend", subject)?;
-        return removal.ended(&mut tools.output, "suspend", interrupt);
+    if done.is_err() {
+        tools.output.warn(&left)?;
     }
-    let mut removal = removed?;
+    removal.close(done, &mut tools.output, ("suspend", subject), &left, interrupt)
+}
+
+/// Removes, suspends, and removes what came in meanwhile; stops in front of the suspend when we are asked to end.
+fn clear_and_suspend(
+    tools: &mut Tools,
+    exim: &Exim,
+    subject: &str,
+    terms: &Terms,
+    interrupt: &Interrupt,
+    removal: &mut Removal,
+    suspended: &mut bool,
+) -> Result<(), Failure> {
+    let subjects = [subject.to_owned()];
+    let mut clear = |tools: &mut Tools| {
+        let own = |_: &Message| Some(subject.to_owned());
+        removal.of(tools, exim, of(&subjects, Stand::Stopped), "suspend --drop", interrupt, own)
+    };
+    clear(tools)?;
     // What came in meanwhile: little, so that next to nothing comes in while that is removed.
-    removal.add(clear(tools)?);
-    let changed = tools.client.suspend(subject, terms)?;
-    tools.output.changed("suspend", "suspended", terms.until, &changed)?;
-    removal.add(clear(tools)?);
-    let ends = hold_before.is_none_or(|hold| hold.until.is_some());
-    match hold_before.and_then(|hold| hold.until).filter(|until| *until > moment::now()) {
-        Some(until) if !suspended_before => {
-            tools.client.hold(subject, &Terms { until: Some(until), ..Terms::default() })?;
-        }
-        None if !suspended_before && ends => {
-            tools.client.release(subject)?;
-        }
-        _ => {}
+    clear(tools)?;
+    if interrupt.came() && !*suspended {
+        return Ok(());
     }
-    removal.report(&mut tools.output, "suspend", subject)?;
-    removal.ended(&mut tools.output, "suspend", interrupt)
+    let changed = tools.client.suspend(subject, terms)?;
+    *suspended = true;
+    tools.output.changed("suspend", "suspended", terms.until, &changed)?;
+    clear(tools)
 }
 
 /// What a sweep does.
@@ -244,11 +274,11 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
         let subject = through(&message);
         if !holds.contains_key(&subject) {
             let since = held_since(recorder, &subject)?.unwrap_or(now);
-            holds.insert(subject.clone(), Hold { since, messages: 0, too_old: 0 });
+            holds.insert(subject.clone(), Hold { since, messages: 0, too_old: 0, newest: VecDeque::new() });
         }
         if let Some(hold) = holds.get_mut(&subject) {
-            hold.messages += 1;
             hold.too_old += u64::from(hold.has_too_old(&message, now, max_age));
+            hold.count(message.place.id, max_messages);
         }
         Ok(())
     })?;
@@ -266,18 +296,14 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     if what == Sweep::Try {
         return Ok(());
     }
-    let mut to_go: BTreeMap<&str, u64> =
-        holds.iter().map(|(subject, hold)| (subject.as_str(), too_many(hold))).collect();
     let why = "over held.max-age or held.max-messages";
-    let removal = remove(tools, &exim, search, why, &interrupt, |message| {
+    let mut removal = Removal::default();
+    let done = removal.of(tools, &exim, search, why, &interrupt, |message| {
         let subject = through(message);
-        let (hold, left) = (holds.get(&subject)?, to_go.get_mut(subject.as_str())?);
-        let chosen = *left > 0 || hold.has_too_old(message, now, max_age);
-        *left = left.saturating_sub(1);
-        chosen.then_some(subject)
-    })?;
-    removal.report(&mut tools.output, "sweep", "*")?;
-    removal.ended(&mut tools.output, "sweep", &interrupt)
+        let hold = holds.get(&subject)?;
+        (hold.is_too_much(message.place.id) || hold.has_too_old(message, now, max_age)).then_some(subject)
+    });
+    removal.close(done, &mut tools.output, ("sweep", "*"), WAITS, &interrupt)
 }
 
 /// What one hold keeps back.
@@ -286,9 +312,27 @@ struct Hold {
     since: u64,
     messages: u64,
     too_old: u64,
+    /// As many as may stay.
+    newest: VecDeque<MessageId>,
 }
 
 impl Hold {
+    /// Counts the next message, which is newer than those before.
+    fn count(&mut self, id: MessageId, max_messages: Option<u64>) {
+        self.messages += 1;
+        let Some(most) = max_messages else { return };
+        self.newest.push_back(id);
+        if self.newest.len() as u64 > most {
+            self.newest.pop_front();
+        }
+    }
+
+    /// Whether a message is older than those that may stay. By its id and not by its place in the queue, for others may have removed
+    /// some before it meanwhile.
+    fn is_too_much(&self, id: MessageId) -> bool {
+        self.newest.front().is_some_and(|oldest| id < *oldest)
+    }
+
     /// Whether a message has been on hold for longer than that. The time before the hold does not count: it waited for other reasons.
     fn has_too_old(&self, message: &Message, now: u64, max_age: Option<u64>) -> bool {
         let held_for = now.saturating_sub(message.header.received.max(self.since));
@@ -372,41 +416,10 @@ fn walk(
     walked.map(|()| unreadable)
 }
 
-/// Has Exim remove what a search finds, if `of_whom` says on whose account it goes into the audit trail, with `why`.
-fn remove(
-    Tools { client, recorder, output, .. }: &mut Tools,
-    exim: &Exim,
-    search: Search<'_>,
-    why: &str,
-    interrupt: &Interrupt,
-    mut of_whom: impl FnMut(&Message) -> Option<String>,
-) -> Result<Removal, Failure> {
-    let (mut removal, mut batch, mut whose) = (Removal::default(), Vec::new(), BTreeMap::new());
-    let mut take = |removal: &mut Removal, batch: &mut Vec<Place>, whose: &mut BTreeMap<String, u64>| {
-        if !interrupt.came() && !batch.is_empty() {
-            let dropped = std::mem::take(whose)
-                .into_iter()
-                .map(|(subject, count)| Dropped { subject, reason: Some(format!("{}, {why}", show::messages(count))) });
-            recorder.record_drop(dropped.collect())?;
-        }
-        removal.take(exim, &std::mem::take(batch), interrupt)
-    };
-    let unreadable = walk(client, output, exim, search, |message| {
-        let Some(subject) = of_whom(&message) else { return Ok(()) };
-        *whose.entry(subject).or_default() += 1;
-        batch.push(message.place);
-        if batch.len() < AT_ONCE { Ok(()) } else { take(&mut removal, &mut batch, &mut whose) }
-    })?;
-    take(&mut removal, &mut batch, &mut whose)?;
-    removal.unreadable = unreadable;
-    removal.try_again(exim, interrupt)?;
-    Ok(removal)
-}
-
 /// What was removed so far.
 #[derive(Default)]
 struct Removal {
-    removed: u64,
+    removed: Vec<MessageId>,
     /// Not there any more when Exim was to remove it: delivered, mostly.
     gone: Vec<MessageId>,
     /// Left alone, since we were asked to end.
@@ -418,6 +431,43 @@ struct Removal {
 }
 
 impl Removal {
+    /// Has Exim remove what a search finds, if `of_whom` says on whose account it goes into the audit trail, with `why`. What was left
+    /// before is found again.
+    fn of(
+        &mut self,
+        Tools { client, recorder, output, .. }: &mut Tools,
+        exim: &Exim,
+        search: Search<'_>,
+        why: &str,
+        interrupt: &Interrupt,
+        mut of_whom: impl FnMut(&Message) -> Option<String>,
+    ) -> Result<(), Failure> {
+        let tried_before = !self.stuck.is_empty();
+        self.left = 0;
+        self.stuck.clear();
+        let (mut batch, mut whose) = (Vec::new(), BTreeMap::new());
+        let mut take = |removal: &mut Removal, batch: &mut Vec<Place>, whose: &mut BTreeMap<String, u64>| {
+            if !interrupt.came() && !batch.is_empty() {
+                let dropped = std::mem::take(whose).into_iter().map(|(subject, count)| Dropped {
+                    subject,
+                    reason: Some(format!("{}, {why}", show::messages(count))),
+                });
+                recorder.record_drop(dropped.collect())?;
+            }
+            removal.take(exim, &std::mem::take(batch), interrupt)
+        };
+        let unreadable = walk(client, output, exim, search, |message| {
+            let Some(subject) = of_whom(&message) else { return Ok(()) };
+            *whose.entry(subject).or_default() += 1;
+            batch.push(message.place);
+            if batch.len() < AT_ONCE { Ok(()) } else { take(self, &mut batch, &mut whose) }
+        })?;
+        take(self, &mut batch, &mut whose)?;
+        self.unreadable = self.unreadable.max(unreadable);
+        // Once is enough.
+        if tried_before { Ok(()) } else { self.try_again(exim, interrupt) }
+    }
+
     /// Has Exim remove some, unless we were asked to end.
     fn take(&mut self, exim: &Exim, places: &[Place], interrupt: &Interrupt) -> Result<(), Failure> {
         if interrupt.came() {
@@ -427,7 +477,7 @@ impl Removal {
         let stuck_before = self.stuck.len();
         for (place, removed) in exim.remove(places)? {
             match removed {
-                Removed::Done => self.removed += 1,
+                Removed::Done => self.removed.push(place.id),
                 Removed::Gone => self.gone.push(place.id),
                 Removed::Stuck(why) => self.stuck.push((place.clone(), why)),
             }
@@ -454,22 +504,29 @@ impl Removal {
         Ok(())
     }
 
-    fn add(&mut self, other: Removal) {
-        self.removed += other.removed;
-        self.gone.extend(other.gone);
-        self.left += other.left;
-        self.stuck.extend(other.stuck);
-        self.unreadable = self.unreadable.max(other.unreadable);
-    }
-
     /// Says how it went.
     fn report(&self, output: &mut Output, command: &str, subject: &str) -> Result<(), Failure> {
-        let (removed, gone) = (self.removed, self.gone.len() as u64);
+        let (removed, gone) = (self.removed.len() as u64, self.gone.len() as u64);
         output.removed(&rows::Removal { command, subject, removed, gone, left: self.left + self.stuck.len() as u64 })
     }
 
-    /// Names what is still there, and fails if anything is.
-    fn ended(self, output: &mut Output, command: &str, interrupt: &Interrupt) -> Result<(), Failure> {
+    /// Says how it went, also of what was done before it broke off, and ends as `done` or for what is still there.
+    fn close(
+        self,
+        done: Result<(), Failure>,
+        output: &mut Output,
+        (command, subject): (&str, &str),
+        left: &str,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        if done.is_ok() || !self.removed.is_empty() {
+            self.report(output, command, subject)?;
+        }
+        done.and_then(|()| self.ended(output, command, left, interrupt))
+    }
+
+    /// Names what is still there, and fails if anything is; `left` says what becomes of that.
+    fn ended(self, output: &mut Output, command: &str, left: &str, interrupt: &Interrupt) -> Result<(), Failure> {
         let stuck = self.stuck.len();
         for (place, why) in self.stuck {
             let error = format!("{} is still on the queue: {why}", place.id);
@@ -477,14 +534,12 @@ impl Removal {
             output.failed(&Failed { line: None, subject: Some(&id), command, error: &error, cause: "stuck" })?;
         }
         let failure = if interrupt.came() {
-            Failure::Interrupted(format!("{command} was interrupted; what is left waits as before"))
+            Failure::Interrupted(format!("{command} was interrupted; {left}"))
         } else if stuck > 0 {
             Failure::Some(format!("{command} could not remove {}", show::messages(stuck as u64)))
         } else if self.unreadable > 0 {
             let messages = show::messages(self.unreadable);
-            Failure::Some(format!(
-                "{command} could not read {messages}, of whom they are is not known; what is left waits as before"
-            ))
+            Failure::Some(format!("{command} could not read {messages}, and of whom they are is not known; {left}"))
         } else {
             return Ok(());
         };

@@ -13,8 +13,8 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::removal::{self, Sweep};
 use crate::rows::{self, Bouncing, CheckRow, Failed, ImportRow, LogRow, StatusRow};
-use crate::show;
 use crate::tools::{TABLE_ROWS, Tools};
+use crate::{moment, show};
 use indicatif::{ProgressBar, ProgressStyle};
 use outgoingd_client::held::{Search, Stand};
 use outgoingd_client::protocol::message::{Cause, Flag, Imported, Kind, LogEntry};
@@ -139,9 +139,11 @@ fn release_and_deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Resu
 
 fn release_and_drop(tools: &mut Tools, subjects: &[String], consent: Consent) -> Result<(), Failure> {
     let exim = tools.exim()?;
+    // What comes in behind the question was not asked about.
+    let before = moment::now() + 1;
     removal::ask(tools, &exim, subjects, Stand::Held, consent, ", and release")?;
     let interrupt = Interrupt::listen()?;
-    each(tools, "release", subjects, |tools, subject| removal::release(tools, &exim, subject, &interrupt))
+    each(tools, "release", subjects, |tools, subject| removal::release(tools, &exim, subject, before, &interrupt))
 }
 
 fn suspend(tools: &mut Tools, subjects: &[String], terms: &Terms) -> Result<(), Failure> {
