@@ -20,7 +20,7 @@ struct Arguments {
 enum Chore {
     /// Run everything that must pass before a change is merged; installs Exim where it is missing.
     Test,
-    /// Measure what outgoingd costs, each figure a ratio within one run; three to four minutes.
+    /// Measure what outgoingd costs, each figure a ratio within one run; four to five minutes.
     Bench {
         #[command(flatten)]
         length: LengthArgument,

@@ -520,7 +520,7 @@ fn without_bounds_a_sweep_removes_nothing_and_says_so() -> Result<()> {
     bed.exim.enqueue(&days_old("alice", 1_000))?;
     let printed = bed.must(&["sweep"])?;
     assert_eq!(printed, "neither held.max-age nor held.max-messages is set, so held mail stays\n");
-    assert_eq!(bed.must(&["--json", "sweep"])?, "{\"command\":\"sweep\",\"passes_forgotten\":0}\n");
+    assert_eq!(bed.must(&["--json", "sweep"])?, "{\"command\":\"sweep\",\"passes_gone\":0}\n");
     assert_eq!(bed.exim.queue()?.len(), 1);
     Ok(())
 }
@@ -567,7 +567,7 @@ fn a_sweep_removes_for_each_held_subject_the_oldest_over_its_bounds_and_nothing_
     let before = (on_queue(&bed)?, trail(&bed)?);
     let tried = bed.must(&["--json", "sweep", "--dry-run"])?;
     let left = |subject: &str, left| format!("{{\"command\":\"sweep\",\"subject\":\"{subject}\",\"excess\":{left}}}\n");
-    let forgotten = "{\"command\":\"sweep\",\"passes_forgotten\":0}\n";
+    let forgotten = "{\"command\":\"sweep\",\"passes_gone\":0}\n";
     assert_eq!(tried, format!("{forgotten}{}{}{}", left("alice", 2), left("bob", 3), left("carol", 1)));
     assert_eq!((on_queue(&bed)?, trail(&bed)?), before, "nothing was done");
     let printed = bed.must(&["sweep"])?;

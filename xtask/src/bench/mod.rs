@@ -31,9 +31,9 @@ use crate::testbed::Daemon;
 /// How long the benchmark takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// Three to four minutes.
+    /// Four to five minutes.
     Full,
-    /// Half of one.
+    /// One.
     Quick,
 }
 

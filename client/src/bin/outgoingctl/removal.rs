@@ -363,9 +363,9 @@ fn forget_passes(tools: &mut Tools, exim: &Exim, what: Sweep) -> Result<(), Fail
             tools.client.forget(ids.to_vec())?;
         }
     }
-    let passes_forgotten = gone.len() as u64;
-    match (tools.output.json, passes_forgotten) {
-        (true, _) => tools.output.json(&Forgotten { command: "sweep", passes_forgotten }),
+    let passes_gone = gone.len() as u64;
+    match (tools.output.json, passes_gone) {
+        (true, _) => tools.output.json(&Forgotten { command: "sweep", passes_gone }),
         (false, 0) => Ok(()),
         (false, count) => tools.output.text(&format!("passes of messages that are gone: {count}\n")),
     }

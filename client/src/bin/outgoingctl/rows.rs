@@ -187,7 +187,7 @@ pub(crate) struct OverBounds<'a> {
 #[derive(Serialize)]
 pub(crate) struct Forgotten {
     pub(crate) command: &'static str,
-    pub(crate) passes_forgotten: u64,
+    pub(crate) passes_gone: u64,
 }
 
 /// What waits of senders who were suspended, and will be bounced.
