@@ -139,7 +139,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Remove held mail over [held] of the configuration, and forget passes of messages that are gone
+    /// Remove held mail over the bounds of the configuration, and forget passes of messages that are gone
     Sweep {
         /// Only say what would be removed
         #[arg(long)]
