@@ -29,6 +29,9 @@ pub(crate) fn check() -> Result<()> {
     if !fetched.success() {
         eprintln!("NOT looked at: known vulnerabilities, since their database cannot be fetched here");
     }
+    // Those of other systems too, which no build here has needed.
+    let crates = cargo().args(["fetch", "--locked"]).status().context("could not run cargo")?;
+    ensure!(crates.success(), "cargo fetch: {crates}");
     let advisories = fetched.success().then_some("advisories");
     let what: Vec<&str> = ["--offline", "check"].into_iter().chain(advisories).chain(OFFLINE).collect();
     let status = deny(&what).status()?;
