@@ -187,11 +187,11 @@ impl<'a> Walk<'a> {
         let all: Vec<usize> = chosen.iter().map(|message| message.header.to_go.len()).collect();
         self.domains.keep_outside(chosen.iter_mut().map(|message| &mut message.header.to_go))?;
         // A recipient here may have led to addresses outside, which is what waits then.
-        let mut led = Vec::new();
-        for (message, all) in chosen.iter().zip(all) {
-            let here = message.header.to_go.len() < all;
-            led.push(if here { message.place.put_off().map_err(EximError::from)? } else { Vec::new() });
-        }
+        let led = chosen.iter().zip(all).map(|(message, all)| {
+            let has_one_here = message.header.to_go.len() < all;
+            if has_one_here { message.place.put_off() } else { Vec::new() }
+        });
+        let mut led: Vec<Vec<String>> = led.collect();
         self.domains.keep_outside(led.iter_mut())?;
         for (message, led) in chosen.iter_mut().zip(led) {
             message.header.to_go.extend(led);

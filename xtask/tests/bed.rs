@@ -66,14 +66,13 @@ fn the_outside_stalls_a_delivery_in_its_middle_until_it_goes_on() -> Result<()> 
     let bed = Bed::start()?;
     let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.outside.stall();
-    std::thread::scope(|scope| -> Result<()> {
-        let delivery = scope.spawn(|| bed.exim.deliver(&id));
+    let locked = bed.exim.deliver_beside(&id, || {
         bed.outside.wait_until_stalled(1)?;
-        let locked = bed.exim.exim(&["-Mrm", &id])?;
+        let locked = bed.exim.exim(&["-Mrm", &id]);
         bed.outside.go_on();
-        assert!(locked.stdout.contains("is locked"), "{locked:?}");
-        delivery.join().expect("the delivery does not panic")
+        locked
     })?;
+    assert!(locked.stdout.contains("is locked"), "{locked:?}");
     assert_eq!(bed.outside.recipients(), [FRIEND]);
     assert_eq!(bed.exim.queue()?, []);
     Ok(())

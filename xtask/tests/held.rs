@@ -427,8 +427,7 @@ fn whom_a_delivery_under_way_has_served_is_no_longer_to_go() -> Result<()> {
     let letter = Letter::new("alice@local.test", &["Ann@FAST.Test", FRIEND]);
     let id = bed.exim.submit_as("alice", &letter, Delivery::Queued)?.accepted()?;
     bed.outside.stall();
-    thread::scope(|scope| -> Result<()> {
-        let delivery = scope.spawn(|| bed.exim.deliver(&id));
+    let row = bed.exim.deliver_beside(&id, || {
         bed.outside.wait_until_stalled(1)?;
         bed.hold("alice")?;
         let journal = file(&bed.exim, &format!("{id}-J"));
@@ -437,11 +436,11 @@ fn whom_a_delivery_under_way_has_served_is_no_longer_to_go() -> Result<()> {
         });
         let row = noted.and_then(|()| row(&bed, &id));
         bed.outside.go_on();
-        delivery.join().expect("a delivery does not panic")?;
-        assert_eq!(row?["recipients"], json!([FRIEND]));
-        assert_eq!(listed(&bed, &[])?, [""; 0], "delivered");
-        Ok(())
-    })
+        row
+    })?;
+    assert_eq!(row["recipients"], json!([FRIEND]));
+    assert_eq!(listed(&bed, &[])?, [""; 0], "delivered");
+    Ok(())
 }
 
 // --- How much, and in which order -----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -28,11 +27,6 @@ fn has_each_once(bed: &Bed, count: usize) {
     let all: BTreeSet<String> = (0..count).map(friend).collect();
     assert_eq!(recipients.len(), count, "{recipients:?}");
     assert_eq!(recipients.into_iter().collect::<BTreeSet<_>>(), all);
-}
-
-/// The ids that are on the queue, in the order of their names.
-fn on_queue(bed: &Bed) -> Result<BTreeSet<String>> {
-    Ok(bed.exim.queue()?.into_iter().map(|message| message.id).collect())
 }
 
 /// Ctrl-C, which the program has taken note of when this returns.
@@ -62,7 +56,7 @@ fn of_500_messages_each_reaches_the_outside_once_and_nobody_elses_mail_is_touche
     let printed = bed.must(&["release", "alice", "--jobs", "6"])?;
     assert_eq!(printed, "alice: released\n500 messages delivered\n");
     has_each_once(&bed, 500);
-    assert_eq!(on_queue(&bed)?, others.iter().cloned().collect());
+    assert_eq!(bed.exim.ids()?, others.iter().cloned().collect());
     for id in others {
         assert_eq!(bed.exim.log_of(&id)?, Vec::<String>::new(), "nobody has tried it");
     }
@@ -197,7 +191,7 @@ fn what_another_flag_stops_waits_and_the_flag_is_named() -> Result<()> {
         released.stdout.contains(r#""outcome":"waiting","reason":"still suspended through alice""#),
         "{released:?}"
     );
-    assert_eq!(on_queue(&bed)?, BTreeSet::from([stays]));
+    assert_eq!(bed.exim.ids()?, BTreeSet::from([stays]));
     assert!(bed.exim.log_of(&leaves)?.iter().any(|line| line == "Completed"));
     assert_eq!(bed.outside.count(), 1);
     Ok(())
@@ -227,7 +221,7 @@ fn of_a_message_that_was_partly_delivered_only_the_rest_is_delivered() -> Result
     assert_eq!(bed.must(&["release", "alice"])?, "alice: released\n1 message delivered\n");
     assert_eq!(bed.outside.recipients(), ["cis@outside.test"]);
     assert!(bed.exim.mailbox("bob")?.is_empty());
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     Ok(())
 }
 
@@ -316,7 +310,7 @@ fn with_connections_that_carry_several_messages_each_is_delivered_once_and_count
     }
     let recipients = bed.outside.recipients();
     assert_eq!(recipients.len(), 40, "{recipients:?}");
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     Ok(())
 }
 
@@ -339,7 +333,7 @@ fn ctrl_c_ends_what_is_in_flight_properly_begins_nothing_new_and_the_same_comman
     let printed = bed.must(&["release", "alice"])?;
     assert_eq!(printed, "alice: is not held, nothing to do\n18 messages delivered\n");
     has_each_once(&bed, 20);
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     Ok(())
 }
 
@@ -358,17 +352,17 @@ fn the_second_ctrl_c_ends_at_once_and_what_is_in_flight_is_delivered_once() -> R
     assert_eq!(finished.code(), 1, "{finished:?}");
     assert_eq!(bed.outside.count(), 0, "the deliveries are still in their middle");
     bed.outside.go_on();
-    wait_until("the deliveries to end", PATIENCE, || Ok(on_queue(&bed)?.len() == 2))?;
+    wait_until("the deliveries to end", PATIENCE, || Ok(bed.exim.ids()?.len() == 2))?;
     assert_eq!(bed.outside.count(), 2);
     bed.must(&["release", "alice"])?;
     has_each_once(&bed, 4);
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     Ok(())
 }
 
 /// Nothing that `arguments` say has happened.
 fn is_refused_to(bed: &Bed, user: &str, arguments: &[&str]) -> Result<()> {
-    let before = (bed.daemon.must(&["export"])?, bed.daemon.must(&["log"])?, on_queue(bed)?, passes(bed)?);
+    let before = (bed.daemon.must(&["export"])?, bed.daemon.must(&["log"])?, bed.exim.ids()?, passes(bed)?);
     let refused = bed.ctl_by(user, arguments)?;
     assert_eq!(refused.code(), 77, "{arguments:?} by {user}: {refused:?}");
     assert_eq!(refused.stdout, "", "{arguments:?} by {user}");
@@ -376,7 +370,7 @@ fn is_refused_to(bed: &Bed, user: &str, arguments: &[&str]) -> Result<()> {
         ["may not", "become root", "Permission denied"].iter().any(|words| refused.stderr.contains(words)),
         "{refused:?}"
     );
-    let after = (bed.daemon.must(&["export"])?, bed.daemon.must(&["log"])?, on_queue(bed)?, passes(bed)?);
+    let after = (bed.daemon.must(&["export"])?, bed.daemon.must(&["log"])?, bed.exim.ids()?, passes(bed)?);
     assert_eq!(before, after, "{arguments:?} by {user}");
     Ok(())
 }
@@ -433,22 +427,21 @@ fn what_somebody_else_delivers_meanwhile_is_gone_and_not_counted_as_delivered() 
         let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
         let before = bed.outside.count();
         bed.outside.stall();
-        let released = thread::scope(|scope| {
-            let delivery = scope.spawn(|| bed.exim.deliver(&id));
-            let release = || {
-                bed.outside.wait_until_stalled(1)?;
-                bed.hold("alice")?;
-                let release = bed.spawn_ctl(arguments)?;
-                wait_until("the message to be found locked", PATIENCE, || {
-                    Ok(bed.exim.log_of(&id)?.iter().any(|line| line.contains("locked")))
-                })?;
-                Ok::<_, anyhow::Error>(release)
-            };
-            let release = release();
+        let release = || {
+            bed.outside.wait_until_stalled(1)?;
+            bed.hold("alice")?;
+            let release = bed.spawn_ctl(arguments)?;
+            wait_until("the message to be found locked", PATIENCE, || {
+                Ok(bed.exim.log_of(&id)?.iter().any(|line| line.contains("locked")))
+            })?;
+            Ok(release)
+        };
+        let releasing = bed.exim.deliver_beside(&id, || {
+            let releasing = release();
             bed.outside.go_on();
-            delivery.join().expect("the delivery does not panic")?;
-            release?.finish()
+            releasing
         })?;
+        let released = releasing.finish()?;
         assert_eq!(released.code(), 0, "{released:?}");
         assert_eq!(bed.outside.count(), before + 1);
         if arguments.len() == 2 {
@@ -472,14 +465,14 @@ fn a_pass_delivers_its_message_now_leaves_the_siblings_and_is_forgotten_then() -
     bed.exim.run_queue("-q")?;
     assert_eq!(bed.must(&["pass", &ids[1]])?, format!("{}: delivered\n", ids[1]));
     assert_eq!(bed.outside.count(), 1);
-    assert_eq!(on_queue(&bed)?, BTreeSet::from([ids[0].clone(), ids[2].clone()]));
+    assert_eq!(bed.exim.ids()?, BTreeSet::from([ids[0].clone(), ids[2].clone()]));
     assert_eq!(passes(&bed)?, "0");
     assert!(bed.daemon.must(&["log", &ids[1]])?.contains("pass"));
     let printed = bed.must(&["--json", "pass", &ids[0]])?;
     assert_eq!(printed, format!("{{\"command\":\"pass\",\"message_id\":\"{}\",\"outcome\":\"delivered\"}}\n", ids[0]));
     assert!(bed.daemon.must(&["check", "alice"])?.starts_with("hold"));
     bed.exim.run_queue("-qff")?;
-    assert_eq!(on_queue(&bed)?, BTreeSet::from([ids[2].clone()]));
+    assert_eq!(bed.exim.ids()?, BTreeSet::from([ids[2].clone()]));
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use xtask::testbed::{Bed, Delivery, Exim, Letter, Queued, RETRY_AS_ON_DEBIAN, Running, wait_until};
+use xtask::testbed::{Bed, Delivery, Letter, Queued, RETRY_AS_ON_DEBIAN, Running, wait_until};
 
 const FRIEND: &str = "friend@outside.test";
 
@@ -24,10 +24,6 @@ fn days_old(identity: &str, days: u32) -> Queued {
 
 fn fill(bed: &Bed, identity: &str, count: usize) -> Result<Vec<String>> {
     bed.exim.fill_queue(count, |_| Queued::new(identity, &[FRIEND]))
-}
-
-fn on_queue(bed: &Bed) -> Result<BTreeSet<String>> {
-    Ok(bed.exim.queue()?.into_iter().map(|message| message.id).collect())
 }
 
 fn set<const COUNT: usize>(ids: [&String; COUNT]) -> BTreeSet<String> {
@@ -89,16 +85,6 @@ fn next_second() -> Result<()> {
     wait_until("the next second", PATIENCE, || Ok(seconds()? > now))
 }
 
-/// Has Exim deliver a message in the background.
-fn deliver_beside<Outcome>(exim: &Exim, id: &str, act: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
-    thread::scope(|scope| {
-        let delivery = scope.spawn(|| exim.deliver(id));
-        let outcome = act()?;
-        delivery.join().expect("the delivery does not panic")?;
-        Ok(outcome)
-    })
-}
-
 #[test]
 fn single_messages_of_stopped_senders_are_removed_without_a_bounce_and_on_record() -> Result<()> {
     let bed = Bed::start()?;
@@ -109,7 +95,7 @@ fn single_messages_of_stopped_senders_are_removed_without_a_bounce_and_on_record
     let suspended = bed.exim.enqueue(&Queued::new("bob", &[FRIEND]))?;
     let printed = bed.must(&["drop", "--yes", &held, &suspended])?;
     assert_eq!(printed, format!("{held}: removed\n{suspended}: removed\n"));
-    assert_eq!(on_queue(&bed)?, set([&stays]));
+    assert_eq!(bed.exim.ids()?, set([&stays]));
     assert!(bed.exim.log_of(&held)?.iter().any(|line| line.starts_with("removed by root")));
     assert_eq!(trail(&bed)?[2..], [format!("drop {held}"), format!("drop {suspended}")]);
     let log = bed.daemon.must(&["--json", "log", &held])?;
@@ -141,7 +127,7 @@ fn messages_that_are_not_stopped_are_not_removed() -> Result<()> {
     let mixed = bed.ctl(&["drop", "--yes", &free, &held, "nonsense"])?;
     assert_eq!((mixed.code(), mixed.stdout), (1, format!("{held}: removed\n")));
     assert_eq!(bed.must(&["drop", "--subject", "*", "--yes"])?, "*: nothing that is held or suspended waits\n");
-    assert_eq!(on_queue(&bed)?, set([&passed, &free]));
+    assert_eq!(bed.exim.ids()?, set([&passed, &free]));
     Ok(())
 }
 
@@ -158,7 +144,7 @@ fn of_a_subject_all_that_is_stopped_is_removed_and_of_nobody_else() -> Result<()
     let other = bed.exim.enqueue(&Queued::new("bob", &[FRIEND]))?;
     let local = bed.exim.enqueue(&Queued::new("alice", &["bob@local.test"]))?;
     assert_eq!(bed.must(&["drop", "--subject", "alice", "--yes"])?, "alice: 3 messages removed\n");
-    assert_eq!(on_queue(&bed)?, set([&free, &other, &local]));
+    assert_eq!(bed.exim.ids()?, set([&free, &other, &local]));
     let trail = trail(&bed)?;
     assert_eq!(trail.last().map(String::as_str), Some("drop alice"));
     let log = bed.daemon.must(&["--json", "log", "-n", "1"])?;
@@ -176,7 +162,7 @@ fn only_what_is_older_is_removed_if_that_is_said() -> Result<()> {
     let younger = bed.exim.enqueue(&days_old("alice", 1))?;
     let printed = bed.must(&["--json", "drop", "--subject", "alice", "--older", "2d", "--yes"])?;
     assert_eq!(printed, "{\"command\":\"drop\",\"subject\":\"alice\",\"removed\":2,\"left\":0}\n");
-    assert_eq!(on_queue(&bed)?, set([&younger]));
+    assert_eq!(bed.exim.ids()?, set([&younger]));
     nobody_got_anything(&bed)
 }
 
@@ -215,7 +201,7 @@ fn on_a_terminal_it_is_asked_first_and_only_a_yes_removes() -> Result<()> {
     assert!(asked.code() == 0 && asked.stdout.contains(&format!("{}: removed", ids[0])), "{asked:?}");
     let asked = bed.ctl_on_terminal(&subject, "Yes\n")?;
     assert!(asked.code() == 0 && asked.stdout.contains("alice: 2 messages removed"), "{asked:?}");
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     Ok(())
 }
 
@@ -236,7 +222,7 @@ fn what_comes_in_after_the_question_is_not_removed() -> Result<()> {
         };
         let (status, shown) = ask(&bed, arguments, meanwhile, "y\n")?;
         assert!(status == 0 && shown.contains(words), "{status} {shown}");
-        assert_eq!(on_queue(&bed)?, set([&later]), "{arguments:?}");
+        assert_eq!(bed.exim.ids()?, set([&later]), "{arguments:?}");
     }
     Ok(())
 }
@@ -266,7 +252,7 @@ fn two_thousand_messages_are_removed_and_on_record_by_the_hundreds() -> Result<(
     fill(&bed, "alice", 2_000)?;
     let stays = bed.exim.enqueue(&Queued::new("carol", &[FRIEND]))?;
     assert_eq!(bed.must(&["drop", "--subject", "alice", "--yes"])?, "alice: 2000 messages removed\n");
-    assert_eq!(on_queue(&bed)?, set([&stays]));
+    assert_eq!(bed.exim.ids()?, set([&stays]));
     assert_eq!(trail(&bed)?, ["hold alice", "drop alice", "drop alice", "drop alice", "drop alice"]);
     Ok(())
 }
@@ -291,19 +277,19 @@ fn what_is_being_delivered_is_waited_for_and_not_said_to_be_removed_when_it_was_
     let bed = Bed::start()?;
     let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.outside.stall();
-    let finished = deliver_beside(&bed.exim, &id, || {
+    let finished = bed.exim.deliver_beside(&id, || {
         bed.outside.wait_until_stalled(1)?;
         bed.hold("alice")?;
         bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
         let dropping = bed.spawn_ctl(&["drop", "--subject", "alice", "--yes"])?;
-        wait_until("the other message to be removed", PATIENCE, || Ok(on_queue(&bed)? == set([&id])))?;
+        wait_until("the other message to be removed", PATIENCE, || Ok(bed.exim.ids()? == set([&id])))?;
         bed.outside.go_on();
         dropping.finish()
     })?;
     assert_eq!(finished.code(), 0, "{finished:?}");
     assert_eq!(finished.stdout, "alice: 1 message removed, 1 gone meanwhile\n");
     assert_eq!(bed.outside.recipients(), [FRIEND]);
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     assert_eq!(bed.exim.panic_log()?, "");
     Ok(())
 }
@@ -313,12 +299,12 @@ fn a_single_message_that_was_delivered_instead_is_said_to_be_gone() -> Result<()
     let bed = Bed::start()?;
     let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.outside.stall();
-    let finished = deliver_beside(&bed.exim, &id, || {
+    let finished = bed.exim.deliver_beside(&id, || {
         bed.outside.wait_until_stalled(1)?;
         bed.hold("alice")?;
         let other = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
         let dropping = bed.spawn_ctl(&["drop", &other, &id, "--yes"])?;
-        wait_until("the other message to be removed", PATIENCE, || Ok(on_queue(&bed)? == set([&id])))?;
+        wait_until("the other message to be removed", PATIENCE, || Ok(bed.exim.ids()? == set([&id])))?;
         bed.outside.go_on();
         let finished = dropping.finish()?;
         assert_eq!(finished.stdout, format!("{other}: removed\n"));
@@ -335,7 +321,7 @@ fn what_is_being_delivered_for_too_long_is_named_and_not_lost_and_does_not_keep_
     let bed = Bed::start()?;
     let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.outside.stall();
-    let [by_subject, by_id, released] = deliver_beside(&bed.exim, &id, || {
+    let [by_subject, by_id, released] = bed.exim.deliver_beside(&id, || {
         bed.outside.wait_until_stalled(1)?;
         for subject in ["alice", "carol"] {
             bed.hold(subject)?;
@@ -348,7 +334,7 @@ fn what_is_being_delivered_for_too_long_is_named_and_not_lost_and_does_not_keep_
             bed.spawn_ctl(&["release", "--drop", "alice", "carol"])?,
         ];
         let [by_subject, by_id, released] = running.map(Running::finish);
-        assert_eq!(on_queue(&bed)?, set([&id]));
+        assert_eq!(bed.exim.ids()?, set([&id]));
         bed.outside.go_on();
         Ok([by_subject?, by_id?, released?])
     })?;
@@ -417,7 +403,7 @@ fn nothing_bounces_when_a_sender_is_suspended_and_the_mail_dropped_however_often
         assert_eq!(outcome?, "alice: suspended\nalice: 60 messages removed\n");
         Ok(())
     })?;
-    assert_eq!(on_queue(&bed)?, BTreeSet::new());
+    assert_eq!(bed.exim.ids()?, BTreeSet::new());
     assert_eq!(trail(&bed)?, ["hold alice", "drop alice", "suspend alice", "release alice"]);
     let exported = bed.daemon.must(&["export"])?;
     assert_eq!(exported.lines().count(), 1, "suspended, and no longer held: {exported}");
@@ -445,11 +431,11 @@ fn interrupted_suspend(bed: &Bed, first: impl FnOnce() -> Result<()>) -> Result<
     fill(bed, "alice", 2)?;
     let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.outside.stall();
-    let finished = deliver_beside(&bed.exim, &id, || {
+    let finished = bed.exim.deliver_beside(&id, || {
         bed.outside.wait_until_stalled(1)?;
         first()?;
         let mut suspending = bed.spawn_ctl(&["suspend", "alice", "--drop"])?;
-        wait_until("the others to be removed", PATIENCE, || Ok(on_queue(bed)? == set([&id])))?;
+        wait_until("the others to be removed", PATIENCE, || Ok(bed.exim.ids()? == set([&id])))?;
         suspending.interrupt()?;
         let finished = suspending.finish();
         bed.outside.refuse_everyone("450 come back");
@@ -509,7 +495,7 @@ fn a_release_with_drop_leaves_what_another_hold_keeps() -> Result<()> {
     let of_alice = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.exim.enqueue(&Queued::new("carol", &[FRIEND]))?;
     assert_eq!(bed.must(&["release", "*", "--drop", "--yes"])?, "*: 1 message removed\n*: released\n");
-    assert_eq!(on_queue(&bed)?, set([&of_alice]));
+    assert_eq!(bed.exim.ids()?, set([&of_alice]));
     nobody_got_anything(&bed)
 }
 
@@ -564,16 +550,16 @@ fn a_sweep_removes_for_each_held_subject_the_oldest_over_its_bounds_and_nothing_
     ] {
         enqueue(identity, days, stays)?;
     }
-    let before = (on_queue(&bed)?, trail(&bed)?);
+    let before = (bed.exim.ids()?, trail(&bed)?);
     let tried = bed.must(&["--json", "sweep", "--dry-run"])?;
     let left = |subject: &str, left| format!("{{\"command\":\"sweep\",\"subject\":\"{subject}\",\"excess\":{left}}}\n");
     let forgotten = "{\"command\":\"sweep\",\"passes_gone\":0}\n";
     assert_eq!(tried, format!("{forgotten}{}{}{}", left("alice", 2), left("bob", 3), left("carol", 1)));
-    assert_eq!((on_queue(&bed)?, trail(&bed)?), before, "nothing was done");
+    assert_eq!((bed.exim.ids()?, trail(&bed)?), before, "nothing was done");
     let printed = bed.must(&["sweep"])?;
     let over = "alice: 2 messages are over its bounds\nbob: 3 messages are over its bounds\ncarol: 1 message is over its bounds\n";
     assert_eq!(printed, format!("{over}*: 6 messages removed\n"));
-    assert_eq!(on_queue(&bed)?, stay);
+    assert_eq!(bed.exim.ids()?, stay);
     assert_eq!(trail(&bed)?[5..], ["drop alice", "drop bob", "drop carol"]);
     let log = bed.daemon.must(&["--json", "log", "alice", "-n", "1"])?;
     assert!(log.contains("2 messages, over held.max-age or held.max-messages"), "{log}");
@@ -597,7 +583,7 @@ fn a_sweep_forgets_passes_of_messages_that_are_gone_and_keeps_the_others() -> Re
     assert_eq!(bed.must(&["sweep"])?, tried);
     assert!(stats(&bed)?.contains(r#""passes":1"#));
     assert!(bed.daemon.must(&["check", "alice", "--id", &passed])?.starts_with("ok"));
-    assert_eq!(on_queue(&bed)?, set([&passed, &held]), "what has a pass is not held");
+    assert_eq!(bed.exim.ids()?, set([&passed, &held]), "what has a pass is not held");
     Ok(())
 }
 
@@ -625,14 +611,14 @@ fn mail_of_a_held_sender_to_a_local_address_that_leads_outside_is_held_mail_for_
         assert_eq!(listed.lines().count(), 1, "{listed}");
         assert!(listed.contains(&led) && listed.contains(r#""recipients":["friend@outside.test"]"#), "{listed}");
         assert_eq!(bed.must(&["drop", "--subject", "alice", "--yes"])?, "alice: 1 message removed\n");
-        assert_eq!(on_queue(&bed)?, set([&local, &other]));
+        assert_eq!(bed.exim.ids()?, set([&local, &other]));
 
         tried("list@local.test")?;
         bed.release("alice")?;
         assert_eq!(bed.must(&["suspend", "alice", "--drop"])?, "alice: suspended\nalice: 1 message removed\n");
         bed.exim.run_queue("-qff")?;
         nobody_got_anything(&bed)?;
-        assert_eq!(on_queue(&bed)?, set([&local, &other]));
+        assert_eq!(bed.exim.ids()?, set([&local, &other]));
 
         bed.unsuspend("alice")?;
         bed.hold("alice")?;
@@ -670,7 +656,7 @@ fn a_suspend_with_drop_whose_terms_are_refused_changes_nothing() -> Result<()> {
     for identity in ["alice", "nobody-here"] {
         fill(&bed, identity, 2)?;
     }
-    let state = || Ok::<_, anyhow::Error>((on_queue(&bed)?, trail(&bed)?, bed.daemon.must(&["export"])?));
+    let state = || Ok::<_, anyhow::Error>((bed.exim.ids()?, trail(&bed)?, bed.daemon.must(&["export"])?));
     let before = state()?;
     let notice = "a".repeat(600);
     for arguments in [
@@ -691,14 +677,14 @@ fn a_hold_that_ends_meanwhile_lets_nothing_out_before_the_sender_is_suspended() 
     fill(&bed, "alice", 3)?;
     let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
     bed.outside.stall();
-    let (finished, later) = deliver_beside(&bed.exim, &id, || {
+    let (finished, later) = bed.exim.deliver_beside(&id, || {
         let act = || {
             bed.outside.wait_until_stalled(1)?;
             // Whatever is tried from now on is noted, and does not wait.
             bed.outside.refuse_everyone("450 come back");
             bed.must(&["hold", "alice", "--for", "2s"])?;
             let suspending = bed.spawn_ctl(&["suspend", "alice", "--drop"])?;
-            wait_until("the others to be removed", PATIENCE, || Ok(on_queue(&bed)? == set([&id])))?;
+            wait_until("the others to be removed", PATIENCE, || Ok(bed.exim.ids()? == set([&id])))?;
             for _ in 0..3 {
                 next_second()?;
             }
@@ -742,11 +728,11 @@ fn a_suspend_with_drop_of_thousands_that_is_interrupted_leaves_the_rest_held() -
     let flags = bed.daemon.must(&["export"])?;
     assert!(flags.lines().count() == 1 && flags.contains(r#""flag":"hold""#), "{flags}");
     // The last ones are enough: all are alike.
-    let queue: Vec<String> = on_queue(&bed)?.into_iter().collect();
+    let queue: Vec<String> = bed.exim.ids()?.into_iter().collect();
     let run = bed.exim.exim(&["-qf", &queue[queue.len() - 30]])?;
     assert!(run.status.success(), "{run:?}");
     assert!(bed.exim.log_of(&queue[queue.len() - 1])?.iter().any(|line| line.contains("is held")));
-    assert_eq!(on_queue(&bed)?.len(), left);
+    assert_eq!(bed.exim.ids()?.len(), left);
     assert_eq!((bed.exim.mailbox("alice")?.len(), bed.outside.count()), (0, 0));
     Ok(())
 }

@@ -102,20 +102,28 @@ impl Queue {
         Queue { spool: spool.into() }
     }
 
-    /// Whether whoever runs us can read what is on it.
+    /// Whether whoever runs us can read what is on it: every directory, and one message.
     ///
     /// # Errors
     ///
-    /// A directory, or the first message that is found, cannot be read.
+    /// Something cannot be read.
     pub fn must_be_readable(&self) -> Result<(), QueueError> {
-        match self.messages_by(1)?.next().transpose()? {
-            // One that makes no sense is another matter.
-            Some(place) => match place.read(&mut Vec::new()) {
-                Err(QueueError::Io { path, source }) => Err(QueueError::Io { path, source }),
-                _ => Ok(()),
-            },
-            None => Ok(()),
+        let mut read = false;
+        for (directory, queue) in self.directories()? {
+            let mut entries = entries(&directory)?;
+            if read {
+                continue;
+            }
+            if let Some(id) = entries.find_map(|entry| id_of(&entry.ok()?)) {
+                read = true;
+                let place = Place { id, queue, directory };
+                // One that makes no sense is another matter.
+                if let Err(error @ QueueError::Io { .. }) = place.read(&mut Vec::new()) {
+                    return Err(error);
+                }
+            }
         }
+        Ok(())
     }
 
     /// Every message, the oldest first.
@@ -330,27 +338,19 @@ impl Place {
     }
 
     /// The addresses to which its recipients have led, by aliases and lists, and that Exim has put off: they stand in the message's
-    /// log, and nowhere else. What came of each in the end counts. None where Exim keeps no such logs (`message_logs`).
-    ///
-    /// # Errors
-    ///
-    /// The log cannot be read.
-    pub fn put_off(&self) -> Result<Vec<String>, QueueError> {
-        let split = self.directory.file_name().is_none_or(|name| name != INPUT);
-        let input = if split { self.directory.parent().unwrap_or(&self.directory) } else { &self.directory };
-        let mut path = input.with_file_name(LOGS);
-        if split {
-            path.push(self.directory.file_name().unwrap_or_default());
-        }
-        path.push(self.id.as_str());
-        let mut log = Vec::new();
-        match fs::open(&path, READING, Mode::empty()).map(File::from) {
-            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
-                file.take(LONGEST_LOG).read_to_end(&mut log).map_err(|source| io_error(&path, source))?
-            }
-            _ => return Ok(Vec::new()),
-        };
-        Ok(put_off_in(&String::from_utf8_lossy(&log)))
+    /// log, and nowhere else. None where Exim keeps no such logs (`message_logs`), or this one cannot be read.
+    #[must_use]
+    pub fn put_off(&self) -> Vec<String> {
+        let split = self.directory.file_name().filter(|name| *name != INPUT);
+        let input = if split.is_some() { self.directory.parent().unwrap_or(&self.directory) } else { &self.directory };
+        // Beside the directory of the messages, and split as that is.
+        let mut directory = input.with_file_name(LOGS);
+        directory.extend(split);
+        let Some(log) = open_log(&directory, self.id) else { return Vec::new() };
+        let mut text = Vec::new();
+        // What could be read of it counts.
+        let _ = log.take(LONGEST_LOG).read_to_end(&mut text);
+        put_off_in(&String::from_utf8_lossy(&text))
     }
 
     /// Bytes of its body; none if it has left the queue.
@@ -377,6 +377,13 @@ impl Place {
         path.as_mut_os_string().push(suffix);
         path
     }
+}
+
+/// A message's log, if there is one that is a file.
+fn open_log(directory: &Path, id: MessageId) -> Option<File> {
+    let path = Some(directory).filter(|directory| is_directory(directory))?.join(id.as_str());
+    let file = File::from(fs::open(&path, READING, Mode::empty()).ok()?);
+    file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
 }
 
 /// What a message's log says of that. Its lines have no marks, unlike those of the main log: date, time, address, the one of which it

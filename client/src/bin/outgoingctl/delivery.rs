@@ -3,13 +3,13 @@
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
-use crate::rows::{Delivered, DeliveredTotal, Failed};
+use crate::rows::{Delivered, DeliveredTotal};
 use crate::show;
-use crate::tools::{Tools, bar};
+use crate::tools::{Refused, Tools, bar, find};
 use indicatif::ProgressBar;
 use outgoingd_client::Client;
-use outgoingd_client::exim::{Exim, EximError, Manner, MessageId, Outcome, Place, QueueError};
-use outgoingd_client::held::{HeldError, Search, Seen, Stand, Walk};
+use outgoingd_client::exim::{Exim, EximError, Manner, Outcome, Place, QueueError};
+use outgoingd_client::held::{Search, Seen, Stand, Walk};
 use outgoingd_client::protocol::message::Judgement;
 use outgoingd_client::protocol::text::Verdict;
 use std::collections::BTreeMap;
@@ -242,52 +242,33 @@ pub(crate) fn pass(tools: &mut Tools, message_ids: &[String]) -> Result<(), Fail
     let exim = tools.exim()?;
     let mut failed = 0;
     for raw in message_ids {
-        let refused = match pass_one(tools, &exim, raw.trim())? {
-            Passed::Refused(why, cause) => Some((why, cause)),
-            Passed::Done => None,
-        };
-        if let Some((error, cause)) = refused {
+        if let Err(refused) = pass_one(tools, &exim, raw)? {
             failed += 1;
-            tools.output.failed(&Failed { line: None, subject: Some(raw), command: "pass", error: &error, cause })?;
+            tools.output.refused("pass", raw, &refused)?;
         }
     }
     tools.output.some_failed("pass", failed, message_ids.len())
 }
 
-/// How it went with one message.
-enum Passed {
-    Done,
-    /// Nothing was changed, or Exim could not deliver the message: why, and the word for programs.
-    Refused(String, &'static str),
-}
-
-fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Passed, Failure> {
-    let id = match MessageId::new(raw) {
-        Ok(id) => id,
-        Err(error) => return Ok(Passed::Refused(error.to_string(), "invalid")),
+/// Refused: nothing was changed, or Exim could not deliver the message.
+fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Result<(), Refused>, Failure> {
+    let message = match find(&mut Walk::new(&mut tools.client, exim), raw, "let through")? {
+        Ok(message) => message,
+        Err(refused) => return Ok(Err(refused)),
     };
-    let message = match Walk::new(&mut tools.client, exim).find(id) {
-        Err(HeldError::Exim(error)) if !error.is_not_permitted() => {
-            return Ok(Passed::Refused(format!("{id} was not let through: {error}"), "unreadable"));
-        }
-        message => message?,
-    };
-    let Some(message) = message else {
-        return Ok(Passed::Refused(format!("there is no message {id} on Exim's queue"), "no-such-message"));
-    };
-    let identity = message.header.identity.as_deref().unwrap_or("nobody");
+    let (id, identity) = (message.place.id, message.header.identity.as_deref().unwrap_or("nobody"));
     match message.judgement.verdict {
         Verdict::Hold => {}
         Verdict::Suspend => {
             let why = format!(
                 "{id} was not let through: its sender {identity} is suspended, so Exim would bounce it; unsuspend first"
             );
-            return Ok(Passed::Refused(why, "suspended"));
+            return Ok(Err((why, "suspended")));
         }
         Verdict::Ok => {
             let why =
                 format!("{id} needs no pass: its sender {identity} is not held; see `exim -Mvl {id}` for why it waits");
-            return Ok(Passed::Refused(why, "not-held"));
+            return Ok(Err((why, "not-held")));
         }
     }
     tools.client.pass(id.as_str())?;
@@ -296,19 +277,14 @@ fn pass_one(tools: &mut Tools, exim: &Exim, raw: &str) -> Result<Passed, Failure
         // Nothing is left that it could be for.
         tools.client.forget(vec![id.to_string()])?;
     }
-    let Outcome::Failed(reason) = &outcome else {
-        return if tools.output.json {
-            tools.output.json(&Delivered::new("pass", id, &outcome))
-        } else {
-            match &outcome {
-                Outcome::Gone => tools.output.text(&format!("{id}: has left the queue by itself\n")),
-                Outcome::Waiting(reason) => {
-                    tools.output.text(&format!("{id}: may be delivered, and waits: {}\n", show::safe(reason)))
-                }
-                _ => tools.output.text(&format!("{id}: delivered\n")),
-            }
+    let words = match &outcome {
+        Outcome::Failed(reason) => {
+            return Ok(Err((format!("{id} was let through, and bounced: {reason}"), "failed")));
         }
-        .map(|()| Passed::Done);
+        _ if tools.output.json => return tools.output.json(&Delivered::new("pass", id, &outcome)).map(Ok),
+        Outcome::Delivered => "delivered".to_owned(),
+        Outcome::Gone => "has left the queue by itself".to_owned(),
+        Outcome::Waiting(reason) => format!("may be delivered, and waits: {}", show::safe(reason)),
     };
-    Ok(Passed::Refused(format!("{id} was let through, and bounced: {reason}"), "failed"))
+    tools.output.text(&format!("{id}: {words}\n")).map(Ok)
 }

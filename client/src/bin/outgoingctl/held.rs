@@ -3,9 +3,9 @@
 use crate::Failure;
 use crate::output::Output;
 use crate::rows::{HeldRow, SummaryRow};
-use crate::tools::{TABLE_ROWS, Tools, bar};
+use crate::tools::{TABLE_ROWS, Tools, walk};
 use crate::{moment, show};
-use outgoingd_client::held::{Message, Search, Seen, Stand, Walk};
+use outgoingd_client::held::{Message, Search, Stand};
 use std::collections::BTreeMap;
 
 /// What is shown of it.
@@ -21,27 +21,14 @@ pub(crate) fn held(tools: &mut Tools, subject: Option<String>, before: Option<u6
     let exim = tools.exim()?;
     subject.iter().try_for_each(|subject| tools.warn_of_unknown(subject))?;
     let subjects: Vec<String> = subject.into_iter().collect();
-    let Tools { client, output, .. } = tools;
-    let bar = bar();
     let mut listing =
         Listing { view, now: moment::now(), rows: Vec::new(), messages: 0, bytes: 0, totals: BTreeMap::new() };
     let search = Search { subjects: &subjects, of: Stand::Held, before };
-    let walked = Walk::new(client, &exim).along(
-        search,
-        |total| bar.set_length(total),
-        |seen| match seen {
-            Seen::Message(message) => bar.suspend(|| listing.add(output, *message)),
-            Seen::Unreadable(error) => bar.suspend(|| output.warn(&error.to_string())),
-            Seen::Further(count) => {
-                bar.inc(count);
-                Ok(())
-            }
-        },
-    );
-    bar.finish_and_clear();
+    let Tools { client, output, .. } = tools;
+    let walked = walk(client, output, &exim, search, |output, message| listing.add(output, message));
     match walked {
         // The oldest were asked for, and these are they.
-        Ok(()) | Err(Failure::Enough) => listing.finish(output),
+        Ok(_) | Err(Failure::Enough) => listing.finish(output),
         Err(error) => Err(error),
     }
 }

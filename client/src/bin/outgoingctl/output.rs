@@ -4,6 +4,7 @@
 
 use crate::Failure;
 use crate::rows::{Done, Failed, OverBounds, Removal};
+use crate::tools::Refused;
 use crate::{moment, show};
 use outgoingd_client::protocol::message::Changed;
 use serde::Serialize;
@@ -96,6 +97,11 @@ impl Output {
             None => eprintln!("{}: {}", failed.command, show::safe(failed.error)),
         }
         Ok(())
+    }
+
+    /// That a message was named which is none for a command, and why.
+    pub(crate) fn refused(&mut self, command: &str, id: &str, (error, cause): &Refused) -> Result<(), Failure> {
+        self.failed(&Failed { line: None, subject: Some(id), command, error, cause })
     }
 
     /// How a command ends that was to do several things of which some failed.

@@ -8,11 +8,11 @@ use crate::Failure;
 use crate::arguments::Consent;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
-use crate::rows::{self, Failed, Forgotten};
-use crate::tools::{Tools, bar};
+use crate::rows::{self, Forgotten};
+use crate::tools::{Refused, Tools, count, find, walk};
 use crate::{moment, show};
 use outgoingd_client::exim::{Exim, EximError, MessageId, Place, Removed};
-use outgoingd_client::held::{HeldError, Message, Search, Seen, Stand, Walk};
+use outgoingd_client::held::{Message, Search, Stand, Walk};
 use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
 use outgoingd_client::{Client, Error, Terms};
 use std::collections::{BTreeMap, VecDeque};
@@ -58,7 +58,7 @@ pub(crate) fn drop_subject(
     consent.must_be_given(&format!("Remove {waiting} of {whose} for good, without a bounce?"))?;
     let interrupt = Interrupt::listen()?;
     let mut removal = Removal::default();
-    let done = removal.of(tools, &exim, search, "drop", &interrupt, |_| Some(subject.to_owned()));
+    let done = removal.remove(tools, &exim, search, "drop", &interrupt, |_| Some(subject.to_owned()));
     removal.close(done, &mut tools.output, ("drop", subject), WAITS, &interrupt)
 }
 
@@ -68,18 +68,12 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     let (mut chosen, mut failed) = (Vec::new(), 0);
     let mut walk = Walk::new(&mut tools.client, &exim);
     for raw in message_ids {
-        match stopped(&mut walk, raw.trim())? {
+        match find(&mut walk, raw, "removed")?.and_then(must_be_stopped) {
             Ok(message) if chosen.iter().any(|other: &Message| other.place.id == message.place.id) => {}
             Ok(message) => chosen.push(message),
-            Err((error, cause)) => {
+            Err(refused) => {
                 failed += 1;
-                tools.output.failed(&Failed {
-                    line: None,
-                    subject: Some(raw),
-                    command: "drop",
-                    error: &error,
-                    cause,
-                })?;
+                tools.output.refused("drop", raw, &refused)?;
             }
         }
     }
@@ -111,38 +105,21 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     }
     for id in &removal.gone {
         failed += 1;
-        let (error, id) = (format!("{id} has left the queue before it could be removed"), id.to_string());
-        let subject = Some(id.as_str());
-        tools.output.failed(&Failed { line: None, subject, command: "drop", error: &error, cause: "gone" })?;
+        let refused = (format!("{id} has left the queue before it could be removed"), "gone");
+        tools.output.refused("drop", id.as_str(), &refused)?;
     }
     removal.ended(&mut tools.output, "drop", WAITS, &interrupt)?;
     tools.output.some_failed("drop", failed, message_ids.len())
 }
 
-/// The message of that id, if its sender is stopped; else why it is none to drop, and the word for programs.
-fn stopped(walk: &mut Walk<'_>, raw: &str) -> Result<Result<Message, (String, &'static str)>, Failure> {
-    let id = match MessageId::new(raw) {
-        Ok(id) => id,
-        Err(error) => return Ok(Err((error.to_string(), "invalid"))),
-    };
-    let message = match walk.find(id) {
-        Err(HeldError::Exim(error)) if !error.is_not_permitted() => {
-            return Ok(Err((
-                format!("{id} was not removed: {error}; `exim -Mrm {id}` removes any message"),
-                "unreadable",
-            )));
-        }
-        message => message?,
-    };
-    let Some(message) = message else {
-        return Ok(Err((format!("there is no message {id} on Exim's queue"), "no-such-message")));
-    };
+/// The message, if its sender is stopped.
+fn must_be_stopped(message: Message) -> Result<Message, Refused> {
     if Stand::Stopped.fits(&message.judgement) {
-        return Ok(Ok(message));
+        return Ok(message);
     }
-    let identity = message.header.identity.as_deref().unwrap_or("nobody");
+    let (id, identity) = (message.place.id, message.header.identity.as_deref().unwrap_or("nobody"));
     let why = if message.judgement.passed { "has a pass" } else { "is neither held nor suspended" };
-    Ok(Err((format!("{id} of {identity} was not removed: it {why}; `exim -Mrm {id}` removes any message"), "not-held")))
+    Err((format!("{id} of {identity} was not removed: it {why}; `exim -Mrm {id}` removes any message"), "not-held"))
 }
 
 /// Asks before what waits of all these senders is removed because an option said so. `what` is the rest of the question.
@@ -174,7 +151,7 @@ pub(crate) fn release(
     let freed = |message: &Message| message.judgement.through.clone().filter(|through| *through == own);
     let (subjects, mut removal) = ([subject.to_owned()], Removal::default());
     let search = Search { before: Some(before), ..of(&subjects, Stand::Held) };
-    let done = removal.of(tools, exim, search, "release --drop", interrupt, freed);
+    let done = removal.remove(tools, exim, search, "release --drop", interrupt, freed);
     // What is left stays held.
     removal.close(done, &mut tools.output, ("release", subject), WAITS, interrupt)?;
     let changed = tools.client.release(subject)?;
@@ -202,11 +179,15 @@ pub(crate) fn suspend(
         tools.client.hold(subject, &Terms { reason, ..Terms::default() })?;
     }
     let mut removal = Removal::default();
-    let done = clear_and_suspend(tools, exim, subject, terms, interrupt, &mut removal, &mut suspended);
+    let mut done = clear_and_suspend(tools, exim, subject, terms, interrupt, &mut removal, &mut suspended);
     if suspended && interim {
-        match hold_before.and_then(|hold| hold.until).filter(|until| *until > moment::now()) {
-            Some(until) => drop(tools.client.hold(subject, &Terms { until: Some(until), ..Terms::default() })?),
-            None => drop(tools.client.release(subject)?),
+        let restored = match hold_before.and_then(|hold| hold.until).filter(|until| *until > moment::now()) {
+            Some(until) => tools.client.hold(subject, &Terms { until: Some(until), ..Terms::default() }),
+            None => tools.client.release(subject),
+        };
+        if let Err(error) = restored {
+            tools.output.warn(&format!("{} is still held besides", show::safe(subject)))?;
+            done = done.and(Err(error.into()));
         }
     }
     let whose = show::safe(subject);
@@ -234,7 +215,7 @@ fn clear_and_suspend(
     let subjects = [subject.to_owned()];
     let mut clear = |tools: &mut Tools| {
         let own = |_: &Message| Some(subject.to_owned());
-        removal.of(tools, exim, of(&subjects, Stand::Stopped), "suspend --drop", interrupt, own)
+        removal.remove(tools, exim, of(&subjects, Stand::Stopped), "suspend --drop", interrupt, own)
     };
     clear(tools)?;
     // What came in meanwhile: little, so that next to nothing comes in while that is removed.
@@ -270,7 +251,7 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     let (search, now) = (of(&[], Stand::Held), moment::now());
     let mut holds: BTreeMap<String, Hold> = BTreeMap::new();
     let Tools { client, recorder, output, .. } = tools;
-    walk(client, output, &exim, search, |message| {
+    walk(client, output, &exim, search, |_, message| {
         let subject = through(&message);
         if !holds.contains_key(&subject) {
             let since = held_since(recorder, &subject)?.unwrap_or(now);
@@ -298,7 +279,7 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     }
     let why = "over held.max-age or held.max-messages";
     let mut removal = Removal::default();
-    let done = removal.of(tools, &exim, search, why, &interrupt, |message| {
+    let done = removal.remove(tools, &exim, search, why, &interrupt, |message| {
         let subject = through(message);
         let hold = holds.get(&subject)?;
         (hold.is_too_much(message.place.id) || hold.has_too_old(message, now, max_age)).then_some(subject)
@@ -381,41 +362,6 @@ fn of(subjects: &[String], of: Stand) -> Search<'_> {
     Search { subjects, of, before: Some(moment::now() + 1) }
 }
 
-/// How many messages a search finds.
-pub(crate) fn count(tools: &mut Tools, exim: &Exim, search: Search<'_>) -> Result<u64, Failure> {
-    let mut count = 0;
-    walk(&mut tools.client, &mut tools.output, exim, search, |_| {
-        count += 1;
-        Ok(())
-    })?;
-    Ok(count)
-}
-
-/// Hands what a search finds to `each`, with a bar. Says how many messages could not be read, each of which was warned of.
-fn walk(
-    client: &mut Client,
-    output: &mut Output,
-    exim: &Exim,
-    search: Search<'_>,
-    mut each: impl FnMut(Message) -> Result<(), Failure>,
-) -> Result<u64, Failure> {
-    let (bar, mut unreadable) = (bar(), 0);
-    let begin = |total| bar.set_length(total);
-    let walked = Walk::new(client, exim).along(search, begin, |seen| match seen {
-        Seen::Message(message) => each(*message),
-        Seen::Unreadable(error) => {
-            unreadable += 1;
-            bar.suspend(|| output.warn(&error.to_string()))
-        }
-        Seen::Further(count) => {
-            bar.inc(count);
-            Ok(())
-        }
-    });
-    bar.finish_and_clear();
-    walked.map(|()| unreadable)
-}
-
 /// What was removed so far.
 #[derive(Default)]
 struct Removal {
@@ -433,7 +379,7 @@ struct Removal {
 impl Removal {
     /// Has Exim remove what a search finds, if `of_whom` says on whose account it goes into the audit trail, with `why`. What was left
     /// before is found again.
-    fn of(
+    fn remove(
         &mut self,
         Tools { client, recorder, output, .. }: &mut Tools,
         exim: &Exim,
@@ -456,7 +402,7 @@ impl Removal {
             }
             removal.take(exim, &std::mem::take(batch), interrupt)
         };
-        let unreadable = walk(client, output, exim, search, |message| {
+        let unreadable = walk(client, output, exim, search, |_, message| {
             let Some(subject) = of_whom(&message) else { return Ok(()) };
             *whose.entry(subject).or_default() += 1;
             batch.push(message.place);
@@ -529,9 +475,8 @@ impl Removal {
     fn ended(self, output: &mut Output, command: &str, left: &str, interrupt: &Interrupt) -> Result<(), Failure> {
         let stuck = self.stuck.len();
         for (place, why) in self.stuck {
-            let error = format!("{} is still on the queue: {why}", place.id);
-            let id = place.id.to_string();
-            output.failed(&Failed { line: None, subject: Some(&id), command, error: &error, cause: "stuck" })?;
+            let refused = (format!("{} is still on the queue: {why}", place.id), "stuck");
+            output.refused(command, place.id.as_str(), &refused)?;
         }
         let failure = if interrupt.came() {
             Failure::Interrupted(format!("{command} was interrupted; {left}"))

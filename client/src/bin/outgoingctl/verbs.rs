@@ -13,7 +13,7 @@ use crate::interrupt::Interrupt;
 use crate::output::Output;
 use crate::removal::{self, Sweep};
 use crate::rows::{self, Bouncing, CheckRow, Failed, ImportRow, LogRow, StatusRow};
-use crate::tools::{TABLE_ROWS, Tools};
+use crate::tools::{self, TABLE_ROWS, Tools};
 use crate::{moment, show};
 use indicatif::{ProgressBar, ProgressStyle};
 use outgoingd_client::held::{Search, Stand};
@@ -164,7 +164,7 @@ fn suspend(tools: &mut Tools, subjects: &[String], terms: &Terms) -> Result<(), 
 /// Whoever is suspended is so, whether that can be told or not.
 fn tell_what_will_bounce(tools: &mut Tools, subjects: &[String]) -> Result<(), Failure> {
     let search = Search { subjects, of: Stand::Bouncing, before: None };
-    let waiting = match tools.exim().and_then(|exim| removal::count(tools, &exim, search)) {
+    let waiting = match tools.exim().and_then(|exim| tools::count(tools, &exim, search)) {
         Ok(waiting) => waiting,
         Err(error) => {
             return tools.output.warn(&format!("how many messages wait, and will be bounced, is not known: {error}"));

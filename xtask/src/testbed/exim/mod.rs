@@ -21,8 +21,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
 use super::command::Finished;
@@ -132,6 +133,17 @@ impl Exim {
         self.succeed(&["-Mc", id])
     }
 
+    /// Has something done while one message is being delivered ([`Exim::deliver`]), and waits for the end of both. What is done must
+    /// let the delivery go on.
+    pub fn deliver_beside<Outcome>(&self, id: &str, act: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+        thread::scope(|scope| {
+            let delivery = scope.spawn(|| self.deliver(id));
+            let outcome = act();
+            delivery.join().map_err(|_| anyhow!("the delivery has panicked"))??;
+            outcome
+        })
+    }
+
     /// Freezes a message (`-Mf`).
     pub fn freeze(&self, id: &str) -> Result<()> {
         self.succeed(&["-Mf", id])
@@ -187,7 +199,7 @@ impl Exim {
 
 impl Drop for Exim {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("--- Exim's log:\n{}", self.main_log().unwrap_or_default());
             eprintln!("--- Exim's panic log:\n{}", self.panic_log().unwrap_or_default());
         }

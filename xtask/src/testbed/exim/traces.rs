@@ -1,5 +1,6 @@
 //! What Exim leaves behind, for tests to look at: logs, mailboxes, the queue, retry records.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,11 @@ impl Exim {
     pub fn queue(&self) -> Result<Vec<QueuedMessage>> {
         let listing = self.exim(&["-bpu"])?;
         queue::parse(&listing.stdout)
+    }
+
+    /// The ids of what waits.
+    pub fn ids(&self) -> Result<BTreeSet<String>> {
+        Ok(self.queue()?.into_iter().map(|message| message.id).collect())
     }
 
     /// One message that waits, or nothing.
