@@ -7,8 +7,8 @@
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use crate::protocol::message::{
-    Call, Cause, Changed, Dropped, Flag, Imported, Judgement, Kind, LogEntry, Refusal, Reply, Request, Retention, Sent,
-    Stats, Status,
+    Call, Cause, Changed, Dropped, Flag, Imported, Judgement, Kind, LogEntry, Refusal, Reply, Request, Retention,
+    Secret, Sent, Stats, Status, Token,
 };
 use crate::protocol::text::{self, Verdict};
 use rustix::io::Errno;
@@ -35,6 +35,8 @@ pub struct Client {
     socket: PathBuf,
     stream: Option<UnixStream>,
     on_behalf_of: Option<String>,
+    /// The secret and the function that each new connection begins with.
+    token: Option<(Secret, String)>,
 }
 
 /// With what a flag is set.
@@ -82,12 +84,86 @@ impl Client {
     /// A client of the daemon at `socket`. Connects to nothing yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Client {
-        Client { socket: socket.into(), stream: None, on_behalf_of: None }
+        Client { socket: socket.into(), stream: None, on_behalf_of: None, token: None }
     }
 
     /// From now on, the audit trail names `whom` beside the user that the kernel names. It gives no right.
     pub fn on_behalf_of(&mut self, whom: impl Into<String>) {
         self.on_behalf_of = Some(whom.into());
+    }
+
+    /// From now on, everything is asked for by the token with this secret, and for this function, whose rights then count and not
+    /// those of this user. Says which token it is.
+    ///
+    /// # Errors
+    ///
+    /// There is no such token, it has ended, or it is not good for the function; or any other [`Error`].
+    pub fn present(&mut self, secret: &Secret, function: &str) -> Result<Token, Error> {
+        let request = Request::Present { secret: secret.clone(), function: function.to_owned() };
+        self.token = None;
+        match self.call(request)? {
+            Reply::Presented(token) => {
+                self.token = Some((secret.clone(), function.to_owned()));
+                Ok(token)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes a token that is good for `functions`, or for all if there are none, until it is revoked or `until`, in Unix seconds. Its
+    /// secret comes back, this once.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn create_token(&mut self, name: &str, functions: &[String], until: Option<u64>) -> Result<Secret, Error> {
+        let request = Request::CreateToken { name: name.to_owned(), functions: functions.to_vec(), until };
+        match self.call(request)? {
+            Reply::Secret { secret } => Ok(secret),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends a token.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn revoke_token(&mut self, name: &str) -> Result<Changed, Error> {
+        self.changed(Request::RevokeToken { name: name.to_owned() })
+    }
+
+    /// All tokens, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn tokens(&mut self) -> Result<Vec<Token>, Error> {
+        match self.call(Request::Tokens)? {
+            Reply::Tokens(tokens) => Ok(tokens),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Hands every account that the daemon knows by name to `each`, in their order: those of its list, and those that own a
+    /// domain or have a flag. Where accounts are asked for and not listed, others may exist. Pages are fetched as they are needed.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`], or what `each` returns.
+    pub fn accounts<E: From<Error>>(&mut self, mut each: impl FnMut(String) -> Result<(), E>) -> Result<(), E> {
+        let mut after = None;
+        loop {
+            let (accounts, more) = match self.call(Request::Accounts { after: after.take() })? {
+                Reply::Accounts { accounts, more } => (accounts, more),
+                other => return Err(unexpected(&other).into()),
+            };
+            after = accounts.last().cloned();
+            accounts.into_iter().try_for_each(&mut each)?;
+            if !more || after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Holds `subject`: its external mail waits on the queue. A hold that is set already is renewed: its end becomes
@@ -416,20 +492,29 @@ impl Client {
 
     /// One request and the first reply to it, with the connection on which more may come.
     fn begin(&mut self, request: Request) -> Result<(UnixStream, Reply), Error> {
-        let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
-        let frame = frame::seal(&codec::encode(&call)?)?;
         // The daemon hangs up on who is silent for minutes. What it has not taken yet can go another way; what it may have taken
         // is not sent twice.
         let stream = match self.stream.take().filter(is_open) {
             Some(stream) => stream,
-            None => connect(&self.socket, TIMEOUT)?,
+            None => self.connect()?,
         };
-        self.send(stream, &frame)
+        self.send(stream, request)
     }
 
-    fn send(&self, mut stream: UnixStream, frame: &[u8]) -> Result<(UnixStream, Reply), Error> {
+    fn connect(&self) -> Result<UnixStream, Error> {
+        let stream = connect(&self.socket, TIMEOUT)?;
+        let Some((secret, function)) = self.token.clone() else { return Ok(stream) };
+        match self.send(stream, Request::Present { secret, function })? {
+            (stream, Reply::Presented(_)) => Ok(stream),
+            (_, Reply::Refused(refusal)) => Err(Error::Refused(refusal)),
+            (_, other) => Err(unexpected(&other)),
+        }
+    }
+
+    fn send(&self, mut stream: UnixStream, request: Request) -> Result<(UnixStream, Reply), Error> {
+        let call = Call { on_behalf_of: self.on_behalf_of.clone(), request };
         // Whoever is refused before all is read cannot write the rest, but can read why.
-        let sent = stream.write_all(frame);
+        let sent = stream.write_all(&frame::seal(&codec::encode(&call)?)?);
         let reply = self.next(&mut stream, sent)?;
         Ok((stream, reply))
     }

@@ -11,11 +11,11 @@ pub struct Entry {
     pub at: Timestamp,
     /// What was done.
     pub deed: Deed,
-    /// To which subject or message.
+    /// To which subject, message or token.
     pub subject: String,
-    /// Until when a flag was set.
+    /// Until when a flag was set, or a token is good.
     pub until: Option<Timestamp>,
-    /// The reason of the flag that was set, or of the removal.
+    /// The reason of the flag that was set, or of the removal; the functions of a token.
     pub reason: Option<String>,
     /// The notice of the flag that was set.
     pub notice: Option<String>,
@@ -36,6 +36,10 @@ pub enum Deed {
     Passed,
     /// Mail was to be removed from Exim's queue.
     Dropped,
+    /// A token was made.
+    TokenCreated,
+    /// A token was revoked.
+    TokenRevoked,
 }
 
 /// Whether what `change` did is worth recording. A pass that is given up is not: its message is gone.
@@ -56,18 +60,24 @@ pub fn entry(change: &Change, effect: &Effect, now: Timestamp) -> Option<Entry> 
         Action::Expire { subject, kind } => (Deed::Expired(*kind), subject.as_str()),
         Action::Pass { message } => (Deed::Passed, message.as_str()),
         Action::Drop { mail, .. } => (Deed::Dropped, mail.as_str()),
+        Action::CreateToken { name, .. } => (Deed::TokenCreated, name.as_str()),
+        Action::RevokeToken { name } => (Deed::TokenRevoked, name.as_str()),
         Action::ForgetPass { .. } => return None,
     };
     let flag = if let Effect::Put(flag) = effect { Some(flag) } else { None };
-    let reason = match &change.action {
-        Action::Drop { reason, .. } => reason.clone(),
-        _ => flag.and_then(|flag| flag.reason.clone()),
+    let (until, reason) = match &change.action {
+        Action::Drop { reason, .. } => (None, reason.clone()),
+        Action::CreateToken { token, .. } if token.functions.is_empty() => {
+            (token.until, Some("all functions".to_owned()))
+        }
+        Action::CreateToken { token, .. } => (token.until, Some(token.functions.join(", "))),
+        _ => (flag.and_then(|flag| flag.until), flag.and_then(|flag| flag.reason.clone())),
     };
     Some(Entry {
         at: now,
         deed,
         subject: subject.to_owned(),
-        until: flag.and_then(|flag| flag.until),
+        until,
         reason,
         notice: flag.and_then(|flag| flag.notice.clone()),
         origin: change.origin.clone(),

@@ -27,6 +27,8 @@ pub struct Rules {
     pub admins: (HashSet<u32>, HashSet<u32>),
     /// User ids and group ids that may look.
     pub readers: (HashSet<u32>, HashSet<u32>),
+    /// User ids that may present tokens.
+    pub presenters: HashSet<u32>,
 }
 
 /// What a peer may do; each includes the ones before it.
@@ -34,6 +36,8 @@ pub struct Rules {
 pub enum Right {
     /// Nothing on this side of the socket.
     Nothing,
+    /// Present a token, and then do what that is good for.
+    Present,
     /// Read what there is.
     Look,
     /// Change it.
@@ -49,6 +53,8 @@ pub fn right(peer: &Peer, rules: &Rules) -> Right {
         Right::Change
     } else if among(&rules.readers) {
         Right::Look
+    } else if rules.presenters.contains(&peer.uid) {
+        Right::Present
     } else {
         Right::Nothing
     }
@@ -64,7 +70,9 @@ pub fn needed(request: &Request) -> Right {
         | Request::Pass { .. }
         | Request::Import { .. }
         | Request::Drop { .. }
-        | Request::Forget { .. } => Right::Change,
+        | Request::Forget { .. }
+        | Request::CreateToken { .. }
+        | Request::RevokeToken { .. } => Right::Change,
         Request::Status { .. }
         | Request::List { .. }
         | Request::Log { .. }
@@ -73,7 +81,10 @@ pub fn needed(request: &Request) -> Right {
         | Request::Judge { .. }
         | Request::Passes { .. }
         | Request::Retention
-        | Request::Watch { .. } => Right::Look,
+        | Request::Watch { .. }
+        | Request::Accounts { .. }
+        | Request::Tokens => Right::Look,
+        Request::Present { .. } => Right::Present,
     }
 }
 
@@ -107,7 +118,8 @@ impl Rules {
         let admins = (ids(&access.admin_users, &mut unknown, user)?, ids(&access.admin_groups, &mut unknown, group)?);
         let readers =
             (ids(&access.reader_users, &mut unknown, user)?, ids(&access.reader_groups, &mut unknown, group)?);
-        Ok((Rules { admins, readers }, unknown))
+        let presenters = ids(&access.token_users, &mut unknown, user)?;
+        Ok((Rules { admins, readers, presenters }, unknown))
     }
 }
 
@@ -136,7 +148,7 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        Rules { admins: ([10].into(), [100].into()), readers: ([20].into(), [200].into()) }
+        Rules { admins: ([10].into(), [100].into()), readers: ([20].into(), [200].into()), presenters: [40].into() }
     }
 
     #[test]
@@ -151,6 +163,7 @@ mod tests {
         assert_eq!(right(&peer(20, &[]), &rules()), Right::Look);
         assert_eq!(right(&peer(21, &[200]), &rules()), Right::Look);
         assert_eq!(right(&peer(30, &[300]), &rules()), Right::Nothing);
+        assert_eq!(right(&peer(40, &[300]), &rules()), Right::Present);
         // A user id is no group id.
         assert_eq!(right(&peer(100, &[10]), &rules()), Right::Nothing);
     }
@@ -166,6 +179,8 @@ mod tests {
             Request::Import { flags: vec![] },
             Request::Drop { dropped: vec![] },
             Request::Forget { message_ids: vec![] },
+            Request::CreateToken { name: subject(), functions: vec![], until: None },
+            Request::RevokeToken { name: subject() },
         ];
         assert!(changes.iter().all(|request| needed(request) == Right::Change));
         let looks = [
@@ -178,6 +193,8 @@ mod tests {
             Request::Passes { after: None },
             Request::Retention,
             Request::Watch { subject: None, after: None },
+            Request::Accounts { after: None },
+            Request::Tokens,
         ];
         assert!(looks.iter().all(|request| needed(request) == Right::Look));
     }
@@ -187,11 +204,15 @@ mod tests {
         let access = Access {
             admin_users: vec!["root".into(), "no-such-user".into()],
             reader_groups: vec!["root".into()],
+            token_users: vec!["root".into(), "no-such-service".into()],
             ..Access::default()
         };
         let (rules, unknown) = Rules::resolve(&access).unwrap();
-        assert_eq!(rules, Rules { admins: ([0].into(), [].into()), readers: ([].into(), [0].into()) });
-        assert_eq!(unknown, ["no-such-user"]);
+        assert_eq!(
+            rules,
+            Rules { admins: ([0].into(), [].into()), readers: ([].into(), [0].into()), presenters: [0].into() }
+        );
+        assert_eq!(unknown, ["no-such-user", "no-such-service"]);
         assert!(Peer::identify(0, 0, 1).unwrap().groups.contains(&0));
         assert_eq!(Peer::identify(0, 0, 1).unwrap().name, "root");
     }

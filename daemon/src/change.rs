@@ -5,6 +5,7 @@
 
 use crate::flag::{Flag, Kind, Timestamp};
 use crate::name::{MessageId, Subject};
+use crate::token::{self, Token};
 
 /// One change and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,18 @@ pub enum Action {
         /// Why.
         reason: Option<String>,
     },
+    /// Make a token, unless there is one of that name that has not ended.
+    CreateToken {
+        /// Its name.
+        name: token::Name,
+        /// What it is.
+        token: Token,
+    },
+    /// End a token.
+    RevokeToken {
+        /// Its name.
+        name: token::Name,
+    },
 }
 
 /// Mail on Exim's queue.
@@ -104,9 +117,9 @@ pub enum Effect {
     Unchanged,
     /// The flag is now this.
     Put(Flag),
-    /// The flag, or the pass, is gone.
+    /// The flag, the pass, or the token, is gone.
     Removed,
-    /// The pass is given.
+    /// The pass, or the token, is given.
     Given,
     /// Nothing here; what is done elsewhere is on record.
     Recorded,
@@ -149,6 +162,12 @@ pub fn clear(current: Option<&Flag>, now: Timestamp) -> Effect {
         Some(flag) if flag.in_force(now) => Effect::Removed,
         _ => Effect::Unchanged,
     }
+}
+
+/// Makes a token. Where there is one of that name, it is to be revoked first, unless it has ended: programs may still use it.
+#[must_use]
+pub fn create_token(current: Option<&Token>, now: Timestamp) -> Effect {
+    if current.is_some_and(|token| token.in_force(now)) { Effect::Unchanged } else { Effect::Given }
 }
 
 /// Removes a flag that has reached its end.

@@ -63,6 +63,8 @@ pub struct Access {
     pub reader_users: Vec<String>,
     /// Groups whose members may look.
     pub reader_groups: Vec<String>,
+    /// Users who may do what a token is good for that they present, such as that of the WHM service; nothing without one.
+    pub token_users: Vec<String>,
 }
 
 /// `[accounts]`: where to see whether an account exists.

@@ -14,6 +14,7 @@ pub mod audit;
 pub mod authorise;
 pub mod change;
 pub mod table;
+pub mod token;
 
 // The way of a lookup.
 pub mod connections;
@@ -28,6 +29,7 @@ pub mod keeper;
 pub mod requests;
 pub mod session;
 pub mod store;
+pub mod tokens;
 pub mod wire;
 pub mod writer;
 

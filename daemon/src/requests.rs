@@ -149,8 +149,16 @@ impl Requests {
             Request::Passes { after } => self.blocking(move |this| this.passes(after.as_deref())).await,
             Request::Forget { message_ids } => self.forget(origin(), &message_ids).await,
             Request::Retention => Ok(Reply::Retention(self.retention())),
-            // The session's own: it has no one reply.
-            Request::Watch { .. } => Err(Refusal { cause: Cause::Invalid, message: "nobody listens here".to_owned() }),
+            Request::Accounts { after } => self.blocking(move |this| this.accounts(after.as_deref())).await,
+            Request::CreateToken { name, functions, until } => {
+                self.create_token(origin(), &name, &functions, until).await
+            }
+            Request::RevokeToken { name } => self.revoke_token(origin(), &name).await.map(Reply::Changed),
+            Request::Tokens => self.blocking(Requests::list_tokens).await,
+            // The session's own.
+            Request::Watch { .. } | Request::Present { .. } => {
+                Err(Refusal { cause: Cause::Invalid, message: "nobody listens here".to_owned() })
+            }
         };
         reply.unwrap_or_else(Reply::Refused)
     }
@@ -305,7 +313,7 @@ impl Requests {
         Err(Refusal { cause: Cause::RoleOff, message: message.to_owned() })
     }
 
-    async fn write_one(&self, change: Change, subject: String) -> Result<Changed, Refusal> {
+    pub(crate) async fn write_one(&self, change: Change, subject: String) -> Result<Changed, Refusal> {
         let effects = self.write(vec![change]).await?;
         Ok(Changed { subject, changed: effects != [Effect::Unchanged], warning: None })
     }
@@ -467,6 +475,7 @@ impl Action {
             }
             Action::Pass { message } | Action::ForgetPass { message } => message.as_str(),
             Action::Drop { mail, .. } => mail.as_str(),
+            Action::CreateToken { name, .. } | Action::RevokeToken { name } => name.as_str(),
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::lookup::{Answers, Visitor};
 use crate::requests::Requests;
 use crate::slow;
 use crate::stop::Stop;
+use crate::token::{self, Hash};
+use crate::tokens;
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials};
 use outgoingd_client::protocol::codec;
 use outgoingd_client::protocol::frame::{self, FrameError, HEADER_LEN, Header};
@@ -77,6 +79,8 @@ async fn session(
     let Visitor { stream, mut received, permit: _permit, accepted: _ } = visitor;
     let credentials = getsockopt(&stream, PeerCredentials).map_err(io::Error::from)?;
     let mut stream = UnixStream::from_std(stream)?;
+    // The token by which this peer asks, and for which function.
+    let mut presented: Option<(Hash, String)> = None;
     loop {
         let first = tokio::select! {
             biased;
@@ -93,7 +97,7 @@ async fn session(
         }
         // Who may do nothing here is told so before anything is kept of what it sends.
         let (peer, right) = match requests.identify(&credentials).await {
-            Ok((peer, right @ (Right::Look | Right::Change))) => (peer, right),
+            Ok((peer, right @ (Right::Present | Right::Look | Right::Change))) => (peer, right),
             Ok((peer, Right::Nothing)) => {
                 return send(requests, &mut stream, deadline, Reply::Refused(not_permitted(&peer, Right::Nothing)))
                     .await;
@@ -103,20 +107,43 @@ async fn session(
         let payload =
             time::timeout(deadline, read_payload(&mut stream, &mut received, header.length as usize)).await??;
         let reply = match codec::decode::<Call>(&payload) {
-            Ok(call) if right < authorise::needed(&call.request) => Reply::Refused(not_permitted(&peer, right)),
-            Ok(Call { request: Request::Watch { subject, after }, .. }) => {
-                if received.is_empty() {
-                    watch(requests, &credentials, &mut stream, deadline, (subject, after)).await?;
-                }
-                return Ok(());
+            Ok(Call { request: Request::Present { secret, function }, .. }) => {
+                let hash = Hash::of(&secret);
+                let outcome = requests.present(hash, &function).await;
+                presented = outcome.is_ok().then_some((hash, function));
+                outcome.map_or_else(Reply::Refused, Reply::Presented)
             }
-            Ok(call) => requests.handle(&peer, call).await,
+            Ok(call) => match (&presented, call.request) {
+                (Some((hash, function)), request) => by_token(requests, &peer, request, *hash, function).await,
+                (None, request) if right < authorise::needed(&request) => Reply::Refused(not_permitted(&peer, right)),
+                (None, Request::Watch { subject, after }) => {
+                    if received.is_empty() {
+                        watch(requests, &credentials, &mut stream, deadline, (subject, after)).await?;
+                    }
+                    return Ok(());
+                }
+                (None, request) => requests.handle(&peer, Call { request, ..call }).await,
+            },
             Err(error) => Reply::Refused(Refusal { cause: Cause::Invalid, message: error.to_string() }),
         };
         send(requests, &mut stream, deadline, reply).await?;
         if stop.is_said() {
             return Ok(());
         }
+    }
+}
+
+/// Carries out what is asked for by a token. It may have ended, or been revoked, since it was presented.
+async fn by_token(requests: &Requests, peer: &Peer, request: Request, hash: Hash, function: &str) -> Reply {
+    if !token::covers(function, &request) {
+        return Reply::Refused(tokens::not_covered(function));
+    }
+    match requests.present(hash, function).await {
+        Ok(token) => {
+            let on_behalf_of = Some(tokens::on_behalf_of(&token));
+            requests.handle(peer, Call { on_behalf_of, request }).await
+        }
+        Err(refusal) => Reply::Refused(refusal),
     }
 }
 
@@ -143,7 +170,7 @@ async fn watch(
                 (policy, looked_at) = (requests.policy(), Instant::now());
                 match requests.identify(credentials).await {
                     Ok((_, Right::Look | Right::Change)) => {}
-                    Ok((peer, Right::Nothing)) => next = Err(not_permitted(&peer, Right::Nothing)),
+                    Ok((peer, right)) => next = Err(not_permitted(&peer, right)),
                     Err(refusal) => next = Err(refusal),
                 }
             }
@@ -223,6 +250,7 @@ async fn fill(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) ->
 fn not_permitted(peer: &Peer, right: Right) -> Refusal {
     let (may, where_to) = match right {
         Right::Look => ("may look but not change", "admin-users or admin-groups"),
+        Right::Present => ("may only do what a token is good for, and has presented none", "another of the lists"),
         Right::Nothing | Right::Change => ("may neither look nor change", "one of the lists"),
     };
     let message = format!("{} {may}: become root, or be named in {where_to} of [access] in outgoingd.toml", peer.name);

@@ -2,6 +2,7 @@
 
 use crate::audit::{Deed, Entry};
 use crate::flag::{Flag, Kind, Timestamp, Verdict};
+use crate::token::Token;
 use outgoingd_client::protocol::{message, text};
 
 impl From<message::Kind> for Kind {
@@ -43,6 +44,8 @@ impl From<Deed> for message::Action {
             Deed::Expired(Kind::Suspend) => message::Action::SuspendExpired,
             Deed::Passed => message::Action::Pass,
             Deed::Dropped => message::Action::Drop,
+            Deed::TokenCreated => message::Action::TokenCreated,
+            Deed::TokenRevoked => message::Action::TokenRevoked,
         }
     }
 }
@@ -77,6 +80,12 @@ pub fn entry(sequence: u64, entry: Entry) -> message::LogEntry {
         pid: entry.origin.pid,
         on_behalf_of: entry.origin.on_behalf_of,
     }
+}
+
+/// A token, as an administrator is shown it.
+#[must_use]
+pub fn token(name: &str, Token { functions, since, until, by, hash: _ }: Token) -> message::Token {
+    message::Token { name: name.to_owned(), functions, since: since.0, until: seconds(until), by }
 }
 
 fn seconds(timestamp: Option<Timestamp>) -> Option<u64> {

@@ -250,7 +250,14 @@ impl Writer {
             (Action::ForgetPass { message } | Action::Drop { mail: Mail::Message(message), .. }, Effect::Removed) => {
                 self.forget_pass(message);
             }
-            (Action::ForgetPass { .. } | Action::Drop { .. }, _) => {}
+            // Lookups know no tokens.
+            (
+                Action::ForgetPass { .. }
+                | Action::Drop { .. }
+                | Action::CreateToken { .. }
+                | Action::RevokeToken { .. },
+                _,
+            ) => {}
             (
                 Action::Set { subject, kind, .. } | Action::Clear { subject, kind } | Action::Expire { subject, kind },
                 effect,
@@ -425,6 +432,8 @@ impl Action {
             Action::Pass { message } => ("pass", message.as_str()),
             Action::ForgetPass { message } => ("end of pass", message.as_str()),
             Action::Drop { mail, .. } => ("drop", mail.as_str()),
+            Action::CreateToken { name, .. } => ("token create", name.as_str()),
+            Action::RevokeToken { name } => ("token revoke", name.as_str()),
         }
     }
 }

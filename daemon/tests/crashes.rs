@@ -19,6 +19,7 @@ use outgoingd::name::{Identity, MessageId, Subject};
 use outgoingd::stats::Stats;
 use outgoingd::store::{JOURNAL_FILE, OpenError, STATE_FILE, Store, StoreError};
 use outgoingd::table::Table;
+use outgoingd::token::{self, Hash, Token};
 use outgoingd::writer::{Handle, WriteError, Writer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -48,6 +49,7 @@ enum Step {
 struct Model {
     flags: BTreeMap<(String, u8), Flag>,
     passes: BTreeSet<String>,
+    tokens: BTreeMap<String, Token>,
     trail: Vec<String>,
 }
 
@@ -73,9 +75,17 @@ impl Model {
         match &change.action {
             Action::Pass { message } if self.passes.insert(message.as_str().to_owned()) => Effect::Given,
             Action::ForgetPass { message } if self.passes.remove(message.as_str()) => Effect::Removed,
-            Action::Pass { .. } | Action::ForgetPass { .. } => Effect::Unchanged,
+            Action::RevokeToken { name } if self.tokens.remove(name.as_str()).is_some() => Effect::Removed,
+            Action::Pass { .. } | Action::ForgetPass { .. } | Action::RevokeToken { .. } => Effect::Unchanged,
             Action::Drop { mail, .. } if self.passes.remove(mail.as_str()) => Effect::Removed,
             Action::Drop { .. } => Effect::Recorded,
+            Action::CreateToken { name, token } => {
+                let effect = change::create_token(self.tokens.get(name.as_str()), now);
+                if effect == Effect::Given {
+                    self.tokens.insert(name.as_str().to_owned(), token.clone());
+                }
+                effect
+            }
             Action::Set { subject, kind, .. } | Action::Clear { subject, kind } | Action::Expire { subject, kind } => {
                 let key = (subject.as_str().to_owned(), *kind as u8);
                 let flag = self.flags.get(&key);
@@ -107,6 +117,7 @@ impl Model {
                 model.passes.insert(message.as_str().to_owned());
             })
             .unwrap();
+        model.tokens.extend(store.tokens().unwrap());
         store
             .log_before(None, |_, entry| {
                 model.trail.push(format!("{entry:?}"));
@@ -138,6 +149,21 @@ fn message(number: usize) -> MessageId<'static> {
     MessageId::new(&format!("1rABCD-{number:06}-XY")).unwrap().into_owned()
 }
 
+fn token(number: usize, until: Option<u64>) -> Change {
+    let hash = Hash([u8::try_from(number % 256).unwrap(); 32]);
+    let token =
+        Token { hash, functions: vec![], since: Timestamp(1), until: until.map(Timestamp), by: "ann".to_owned() };
+    change(Action::CreateToken { name: token_name(number), token })
+}
+
+fn revoke(number: usize) -> Change {
+    change(Action::RevokeToken { name: token_name(number) })
+}
+
+fn token_name(number: usize) -> token::Name {
+    token::Name::new(&format!("token{number}")).unwrap()
+}
+
 /// Small groups and large ones, each kind of change, changes that change nothing, a full journal, a settled one, restarts
 /// behind a proper stop and behind none.
 fn script() -> Vec<Step> {
@@ -162,6 +188,9 @@ fn script() -> Vec<Step> {
                 change(Action::Drop { mail: Mail::Of(subject(from)), reason: None }),
             ]),
             one(change(Action::Expire { subject: subject(from + 1), kind: Kind::Suspend })),
+            one(token(from, Some(500))),
+            Step::Commit(vec![token(from, None), token(from + 1, None), revoke(from + 1), token(from + 2, None)]),
+            one(revoke(from + 2)),
         ]
     };
     let large = |from| Step::Commit((from..from + 60).map(|number| set(number, Kind::Hold, None)).collect());

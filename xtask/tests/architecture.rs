@@ -81,7 +81,7 @@ fn the_daemon_imports_the_protocol_and_nothing_else_of_the_client() -> Result<()
 
 #[test]
 fn the_pure_core_knows_no_disk_socket_clock_runtime_or_log() -> Result<()> {
-    for file in ["name", "flag", "answer", "change", "audit", "table", "wire"] {
+    for file in ["name", "flag", "answer", "change", "audit", "token", "table", "wire"] {
         let text = fs::read_to_string(root()?.join(format!("daemon/src/{file}.rs")))?;
         for word in [
             "tokio",

@@ -375,6 +375,8 @@ pub(crate) const fn action(action: Action) -> &'static str {
         Action::HoldExpired => "hold-expired",
         Action::SuspendExpired => "suspend-expired",
         Action::Drop => "drop",
+        Action::TokenCreated => "token-create",
+        Action::TokenRevoked => "token-revoke",
     }
 }
 
@@ -388,5 +390,6 @@ pub(crate) const fn cause(cause: Cause) -> &'static str {
         Cause::NotPermitted => "not-permitted",
         Cause::Storage => "storage",
         Cause::Stopping => "stopping",
+        Cause::NoSuchToken => "no-such-token",
     }
 }

@@ -6,6 +6,7 @@
 
 use super::text::Verdict;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Most messages, or things dropped, that one request may name.
 pub const MAX_MESSAGES: usize = 1000;
@@ -128,6 +129,60 @@ pub enum Request {
         /// Shown to a rejected sender.
         notice: Option<String>,
     },
+    /// One page of the accounts that are known by name, in their order. [`Reply::Accounts`].
+    Accounts {
+        /// The account behind which the page starts.
+        after: Option<String>,
+    },
+    /// Makes a token, by which whoever has its secret may do what some functions take. [`Reply::Secret`].
+    CreateToken {
+        /// By which it is listed, revoked, and named in the audit trail.
+        name: String,
+        /// The functions it is good for, of [`super::function`]; none: all of them.
+        functions: Vec<String>,
+        /// When it ends; none: when it is revoked.
+        until: Option<u64>,
+    },
+    /// Ends a token. [`Reply::Changed`].
+    RevokeToken {
+        /// Its name.
+        name: String,
+    },
+    /// All tokens, without their secrets, which nobody has. [`Reply::Tokens`].
+    Tokens,
+    /// Presents a token. If it is good for the function, [`Reply::Presented`] comes back, and whatever is asked for on this
+    /// connection from then on is asked for by that token, and for that function: until another is presented.
+    Present {
+        /// The token's secret.
+        secret: Secret,
+        /// The function that is to be called.
+        function: String,
+    },
+}
+
+/// What whoever has a token shows. It is not for logs: nothing of it is printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A token, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its name.
+    pub name: String,
+    /// The functions it is good for; none: all of them.
+    pub functions: Vec<String>,
+    /// When it was made.
+    pub since: u64,
+    /// When it ends; none: when it is revoked.
+    pub until: Option<u64>,
+    /// Who made it.
+    pub by: String,
 }
 
 /// A message on Exim's queue.
@@ -230,6 +285,22 @@ pub enum Reply {
         /// What has been done, oldest first.
         entries: Vec<LogEntry>,
     },
+    /// Answer to [`Request::Accounts`].
+    Accounts {
+        /// The page.
+        accounts: Vec<String>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// Answer to [`Request::CreateToken`]: the token is on disk, as a hash. Its secret is told this once.
+    Secret {
+        /// The secret.
+        secret: Secret,
+    },
+    /// Answer to [`Request::Tokens`], in the order of their names.
+    Tokens(Vec<Token>),
+    /// Answer to [`Request::Present`].
+    Presented(Token),
 }
 
 /// What holds for one message on Exim's queue.
@@ -280,6 +351,8 @@ pub enum Cause {
     Storage,
     /// The daemon is stopping.
     Stopping,
+    /// There is no token with that secret, or it has ended.
+    NoSuchToken,
 }
 
 /// A change that was carried out.
@@ -352,6 +425,10 @@ pub enum Action {
     SuspendExpired,
     /// Mail was to be removed from Exim's queue.
     Drop,
+    /// A token was made.
+    TokenCreated,
+    /// A token was revoked.
+    TokenRevoked,
 }
 
 /// Outcome of one batch of an import.
@@ -480,13 +557,23 @@ mod tests {
             Request::Watch { subject: None, after: None },
             Request::Rehearse { kind: Kind::Suspend, subject: subject(), until: None, reason: None, notice: None },
         ]);
+        let (name, function) = (|| "billing".to_owned(), || "version".to_owned());
+        requests.extend([
+            Request::Accounts { after: Some(subject()) },
+            Request::CreateToken { name: name(), functions: vec![function()], until: Some(1) },
+            Request::RevokeToken { name: name() },
+            Request::Tokens,
+            Request::Present { secret: Secret("s3cret".to_owned()), function: function() },
+        ]);
         requests
     }
 
     /// Every variant of every type of a reply.
     fn replies() -> Vec<Reply> {
-        use Action::{Drop, Hold, HoldExpired, Pass, Release, Suspend, SuspendExpired, Unsuspend};
-        use Cause::{Invalid, NoSuchSubject, NotPermitted, RoleOff, Root, Stopping, Storage};
+        use Action::{
+            Drop, Hold, HoldExpired, Pass, Release, Suspend, SuspendExpired, TokenCreated, TokenRevoked, Unsuspend,
+        };
+        use Cause::{Invalid, NoSuchSubject, NoSuchToken, NotPermitted, RoleOff, Root, Stopping, Storage};
         let actions = [Hold, Release, Suspend, Unsuspend, Pass, HoldExpired, SuspendExpired, Drop];
         let mut replies = vec![
             Reply::Changed(Changed { subject: "alice".to_owned(), changed: true, warning: Some("but".to_owned()) }),
@@ -510,6 +597,16 @@ mod tests {
             Reply::Passes { message_ids: vec!["1rABCD-000abc-XY".to_owned()], more: true },
             Reply::Retention(Retention { max_age: Some(2_592_000), max_messages: Some(500) }),
             Reply::Events { entries: vec![entry(Drop)] },
+        ]);
+        let functions = vec!["version".to_owned()];
+        let token = Token { name: "billing".to_owned(), functions, since: 1, until: Some(2), by: "root".to_owned() };
+        replies.extend([
+            Reply::Accounts { accounts: vec!["alice".to_owned()], more: true },
+            Reply::Secret { secret: Secret("s3cret".to_owned()) },
+            Reply::Tokens(vec![token.clone()]),
+            Reply::Presented(token),
+            Reply::Events { entries: vec![entry(TokenCreated), entry(TokenRevoked)] },
+            Reply::Refused(refusal(NoSuchToken)),
         ]);
         replies
     }
@@ -555,6 +652,11 @@ mod tests {
             r"\x00\x0e\x01\x05alice\x01\x07",
             r"\x00\x0e\x00\x00",
             r"\x00\x0f\x01\x05alice\x00\x00\x00",
+            r"\x00\x10\x01\x05alice",
+            r"\x00\x11\x07billing\x01\x07version\x01\x01",
+            r"\x00\x12\x07billing",
+            r"\x00\x13",
+            r"\x00\x14\x06s3cret\x07version",
         ];
         assert_eq!(requests().into_iter().map(call).collect::<Vec<_>>(), expected);
     }
@@ -579,7 +681,15 @@ mod tests {
             r"\x0b\x01\xfc\x00\x8d\'\x00\x01\xfb\xf4\x01",
             r"\x0c\x01\x07\xfc\x00\xf1Se\x07\x05alice\x01\xfc\x80BUe\x00\x01\x08call 555\x04root\x00\xfb\x92\x10\x01\x03ann",
         ];
-        assert_eq!(digest[16..], of_held_mail);
+        assert_eq!(digest[16..21], of_held_mail);
+        let of_tokens = [
+            r"\r\x01\x05alice\x01",
+            r"\x0e\x06s3cret",
+            r"\x0f\x01\x07billing\x01\x07version\x01\x01\x02\x04root",
+            r"\x10\x07billing\x01\x07version\x01\x01\x02\x04root",
+        ];
+        assert_eq!(digest[21..25], of_tokens);
+        assert_eq!(digest[26], r"\x00\x07\x10no account alcie");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! - [`text`]: Exim's side, one request a connection. Pure functions from bytes to values and back.
 //! - [`frame`], [`codec`], [`message`]: the administrators' side, frames that hold one encoded value each.
+//!   [`function`] names what a token can be good for.
 //!
 //! Nothing here does I/O, reads a clock or logs. Numbers of times are Unix seconds, as everywhere in the project.
 //!
@@ -15,6 +16,8 @@ pub mod frame;
 pub mod message;
 
 pub mod codec;
+
+pub mod function;
 
 /// Where the daemon listens unless it was told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/outgoingd/outgoingd.sock";

@@ -1,4 +1,4 @@
-//! The state file: flags, passes and the audit trail in one redb database, `state.redb` in the state directory, with a
+//! The state file: flags, passes, tokens and the audit trail in one redb database, `state.redb` in the state directory, with a
 //! journal in front of it, `state.journal`.
 //!
 //! [`Store::commit`] makes a group of changes durable, their audit entries included: all of them or none. A small group is
@@ -19,6 +19,7 @@ use crate::audit::{self, Entry};
 use crate::change::{Change, Effect};
 use crate::flag::{Flag, Kind, Timestamp};
 use crate::name::{MessageId, Subject};
+use crate::token::Token;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -316,6 +317,15 @@ impl Store {
     /// The file cannot be read, or a record makes no sense.
     pub fn log_after(&self, after: u64, take: impl FnMut(u64, Entry) -> bool) -> Result<(), StoreError> {
         self.read(|transaction| tables::entries_after(transaction, after, take))
+    }
+
+    /// All tokens with their names, ended or not, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or a record makes no sense.
+    pub fn tokens(&self) -> Result<Vec<(String, Token)>, StoreError> {
+        self.read(tables::tokens)
     }
 
     /// The sequence number of the newest entry of the audit trail; 0 if there is none.

@@ -243,6 +243,7 @@ fn go_through(database: &Database) -> Result<Found, StoreError> {
     let transaction = database.begin_read()?;
     tables::flags(&transaction, None, |_| true)?;
     tables::passes(&transaction, None, |_, _| true)?;
+    tables::tokens(&transaction)?;
     tables::entries(&transaction, None, |_, _| true)?;
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! What stands on disk: one versioned record for each flag, pass and entry of the audit trail, and for each group of
+//! What stands on disk: one versioned record for each flag, pass, token and entry of the audit trail, and for each group of
 //! changes in the journal.
 //!
 //! A record is one byte of version, then bincode 2 in standard configuration. One of the two files of the project that
@@ -9,6 +9,7 @@ use super::Damage;
 use crate::audit::{Deed, Entry};
 use crate::change::Origin;
 use crate::flag::{Flag, Kind, Timestamp};
+use crate::token::{Hash, Token};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of all records that are written.
@@ -29,6 +30,15 @@ struct FlagRecord {
 #[derive(Serialize, Deserialize)]
 struct PassRecord {
     at: u64,
+    by: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TokenRecord {
+    hash: [u8; 32],
+    functions: Vec<String>,
+    since: u64,
+    until: Option<u64>,
     by: String,
 }
 
@@ -55,6 +65,8 @@ pub(crate) enum Write {
     Pass(String, Option<Vec<u8>>),
     /// The record of an entry of the audit trail, by sequence number.
     Entry(u64, Vec<u8>),
+    /// The record of a token, by its name.
+    Token(String, Option<Vec<u8>>),
 }
 
 /// The record of a group of changes in the journal.
@@ -93,6 +105,23 @@ pub(crate) fn encode_pass(at: Timestamp, by: &str) -> Result<Vec<u8>, Damage> {
 pub(crate) fn decode_pass(record: &[u8]) -> Result<Timestamp, Damage> {
     let PassRecord { at, by: _ } = decode(record)?;
     Ok(Timestamp(at))
+}
+
+/// The record of a token.
+pub(crate) fn encode_token(token: &Token) -> Result<Vec<u8>, Damage> {
+    encode(&TokenRecord {
+        hash: token.hash.0,
+        functions: token.functions.clone(),
+        since: token.since.0,
+        until: token.until.map(|until| until.0),
+        by: token.by.clone(),
+    })
+}
+
+/// The token in a record.
+pub(crate) fn decode_token(record: &[u8]) -> Result<Token, Damage> {
+    let TokenRecord { hash, functions, since, until, by } = decode(record)?;
+    Ok(Token { hash: Hash(hash), functions, since: Timestamp(since), until: until.map(Timestamp), by })
 }
 
 /// The record of an entry of the audit trail.
@@ -151,11 +180,13 @@ const fn deed_number(deed: Deed) -> u8 {
         Deed::Expired(Kind::Hold) => 5,
         Deed::Expired(Kind::Suspend) => 6,
         Deed::Dropped => 7,
+        Deed::TokenCreated => 8,
+        Deed::TokenRevoked => 9,
     }
 }
 
 fn deed_of(number: u8) -> Result<Deed, Damage> {
-    let deeds = [Deed::Passed, Deed::Dropped]
+    let deeds = [Deed::Passed, Deed::Dropped, Deed::TokenCreated, Deed::TokenRevoked]
         .into_iter()
         .chain(Kind::BOTH.into_iter().flat_map(|kind| [Deed::Set(kind), Deed::Cleared(kind), Deed::Expired(kind)]));
     deeds
@@ -229,6 +260,16 @@ mod tests {
         );
     }
 
+    fn token() -> Token {
+        Token {
+            hash: Hash(std::array::from_fn(|at| u8::try_from(at).unwrap())),
+            functions: vec!["version".to_owned()],
+            since: Timestamp(1_700_000_000),
+            until: None,
+            by: "root".to_owned(),
+        }
+    }
+
     fn group() -> Vec<Write> {
         vec![
             Write::Flag("bob".to_owned(), 1, Some(vec![7, 8])),
@@ -236,6 +277,8 @@ mod tests {
             Write::Pass("1rABCD-000abc-XY".to_owned(), Some(vec![9])),
             Write::Pass("1rABCD-000abc-XY".to_owned(), None),
             Write::Entry(300, vec![10]),
+            Write::Token("billing".to_owned(), Some(vec![11])),
+            Write::Token("billing".to_owned(), None),
         ]
     }
 
@@ -243,7 +286,15 @@ mod tests {
     fn a_group_of_version_1_is_these_bytes() {
         assert_eq!(
             encode_group(&group()).unwrap().escape_ascii().to_string(),
-            r"\x01\x05\x00\x03bob\x01\x01\x02\x07\x08\x00\x03bob\x00\x00\x01\x101rABCD-000abc-XY\x01\x01\t\x01\x101rABCD-000abc-XY\x00\x02\xfb,\x01\x01\n"
+            r"\x01\x07\x00\x03bob\x01\x01\x02\x07\x08\x00\x03bob\x00\x00\x01\x101rABCD-000abc-XY\x01\x01\t\x01\x101rABCD-000abc-XY\x00\x02\xfb,\x01\x01\n\x03\x07billing\x01\x01\x0b\x03\x07billing\x00"
+        );
+    }
+
+    #[test]
+    fn a_token_of_version_1_is_these_bytes() {
+        assert_eq!(
+            encode_token(&token()).unwrap().escape_ascii().to_string(),
+            r"\x01\x00\x01\x02\x03\x04\x05\x06\x07\x08\t\n\x0b\x0c\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x01\x07version\xfc\x00\xf1Se\x00\x04root"
         );
     }
 
@@ -252,7 +303,8 @@ mod tests {
         assert_eq!(decode_group(&encode_group(&group()).unwrap()).unwrap(), group());
         assert_eq!(decode_flag(&encode_flag(&flag()).unwrap()).unwrap(), flag());
         assert_eq!(decode_entry(&encode_entry(&entry()).unwrap()).unwrap(), entry());
-        for number in 0..=7 {
+        assert_eq!(decode_token(&encode_token(&token()).unwrap()).unwrap(), token());
+        for number in 0..=9 {
             assert_eq!(deed_number(deed_of(number).unwrap()), number);
         }
     }
@@ -264,13 +316,14 @@ mod tests {
         assert!(decode_flag(&[&good[..], b"x"].concat()).is_err());
         assert!(decode_flag(&[&[2], &good[1..]].concat()).unwrap_err().0.contains("version 2"));
         assert!(decode_flag(&[]).is_err());
-        assert!(deed_of(8).is_err() && kind_of(2).is_err());
+        assert!(deed_of(10).is_err() && kind_of(2).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(record: Vec<u8>) {
             let _ = (decode_flag(&record), decode_pass(&record), decode_entry(&record), decode_group(&record));
+            let _ = decode_token(&record);
         }
     }
 }

@@ -6,7 +6,8 @@ use crate::audit::Entry;
 use crate::change::{self, Action, Change, Effect, Mail};
 use crate::flag::{Flag, Kind, Timestamp};
 use crate::name::{MessageId, Subject};
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use crate::token::{self, Token};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, WriteTransaction};
 use std::ops::Bound;
 
 /// Flags by subject and number of the kind. Bytes, since redb looks through a `str` each time it compares two.
@@ -15,6 +16,8 @@ pub(super) const FLAGS: TableDefinition<'_, (&[u8], u8), &[u8]> = TableDefinitio
 const FLAGS_1: TableDefinition<'_, (&str, u8), &[u8]> = TableDefinition::new("flags");
 /// Passes by message id.
 pub(super) const PASSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("passes");
+/// Tokens by name. A file that was made before there were any has no such table until the first change.
+const TOKENS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("tokens");
 /// The audit trail by sequence number, from 1.
 pub(super) const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
 /// Numbers about the file itself.
@@ -25,6 +28,7 @@ pub(super) struct Tables<'a> {
     flags: redb::Table<'a, (&'static [u8], u8), &'static [u8]>,
     passes: redb::Table<'a, &'static str, &'static [u8]>,
     audit: redb::Table<'a, u64, &'static [u8]>,
+    tokens: redb::Table<'a, &'static str, &'static [u8]>,
 }
 
 impl Tables<'_> {
@@ -34,6 +38,7 @@ impl Tables<'_> {
             flags: transaction.open_table(FLAGS)?,
             passes: transaction.open_table(PASSES)?,
             audit: transaction.open_table(AUDIT)?,
+            tokens: transaction.open_table(TOKENS)?,
         })
     }
 
@@ -61,6 +66,16 @@ impl Tables<'_> {
                 })
             }
             Action::Drop { mail: Mail::Of(_), .. } => Ok((Effect::Recorded, None)),
+            Action::CreateToken { name, token } => {
+                let effect = change::create_token(self.token(name)?.as_ref(), now);
+                let record = record::encode_token(token)?;
+                let write = (effect == Effect::Given).then(|| Write::Token(name.as_str().to_owned(), Some(record)));
+                Ok((effect, write))
+            }
+            Action::RevokeToken { name } => Ok(match self.token(name)? {
+                Some(_) => (Effect::Removed, Some(Write::Token(name.as_str().to_owned(), None))),
+                None => (Effect::Unchanged, None),
+            }),
         }
     }
 
@@ -80,6 +95,11 @@ impl Tables<'_> {
             Effect::Unchanged | Effect::Given | Effect::Recorded => return Ok((effect, None)),
         };
         Ok((effect, Some(Write::Flag(subject.as_str().to_owned(), key, record))))
+    }
+
+    fn token(&self, name: &token::Name) -> Result<Option<Token>, StoreError> {
+        let record = self.tokens.get(name.as_str())?;
+        Ok(record.map(|record| record::decode_token(record.value())).transpose()?)
     }
 
     /// Writes `record` for a message if it has a pass, or has none, as it `must`.
@@ -105,6 +125,8 @@ impl Tables<'_> {
             Write::Pass(message, Some(record)) => drop(self.passes.insert(message.as_str(), record.as_slice())?),
             Write::Pass(message, None) => drop(self.passes.remove(message.as_str())?),
             Write::Entry(sequence, record) => drop(self.audit.insert(sequence, record.as_slice())?),
+            Write::Token(name, Some(record)) => drop(self.tokens.insert(name.as_str(), record.as_slice())?),
+            Write::Token(name, None) => drop(self.tokens.remove(name.as_str())?),
         }
         Ok(())
     }
@@ -172,6 +194,21 @@ pub(super) fn passes(
         }
     }
     Ok(())
+}
+
+/// All tokens with their names, in the order of these.
+pub(super) fn tokens(transaction: &ReadTransaction) -> Result<Vec<(String, Token)>, StoreError> {
+    let table = match transaction.open_table(TOKENS) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut tokens = Vec::new();
+    for row in table.range::<&str>(..)? {
+        let (name, record) = row?;
+        tokens.push((name.value().to_owned(), record::decode_token(record.value())?));
+    }
+    Ok(tokens)
 }
 
 /// Hands the entries of the audit trail before sequence number `before` to `take`, newest first, for as long as it says so.

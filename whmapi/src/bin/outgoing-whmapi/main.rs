@@ -1,0 +1,3 @@
+//! outgoing-whmapi: WHM API 1 and UAPI over HTTP.
+
+fn main() {}
