@@ -113,6 +113,7 @@ pub fn record(bytes: &[u8]) {
     // Who gave a pass is for people who read the file.
     survives(bytes, record::decode_pass, |at| record::encode_pass(*at, ""));
     survives(bytes, record::decode_entry, record::encode_entry);
+    survives(bytes, record::decode_token, record::encode_token);
     survives(bytes, record::decode_group, |group| record::encode_group(group));
     // As a record in a block that is whole.
     match journal::seal(7, bytes) {

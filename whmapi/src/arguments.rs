@@ -1,6 +1,8 @@
 //! The arguments of a call: names and values, in the order in which they came.
 
+use crate::answer::Object;
 use percent_encoding::percent_decode_str;
+use serde_json::Value;
 
 /// Names and values. A name that comes twice has its last value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,9 @@ pub enum ArgumentError {
     /// What is URI-encoded is not UTF-8.
     #[error("\"{}\" does not encode UTF-8", .0.escape_debug())]
     Encoding(String),
+    /// It is no object in JSON, or has something else in it than texts, numbers, yes and no.
+    #[error("the arguments are no object of JSON with one value for each name")]
+    Json,
 }
 
 impl Arguments {
@@ -23,6 +28,22 @@ impl Arguments {
     #[must_use]
     pub fn from_form(form: &[u8]) -> Arguments {
         Arguments(form_urlencoded::parse(form).into_owned().collect())
+    }
+
+    /// Takes an object in JSON, whose members are the arguments; yes and no are 1 and 0.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or a member is a list, an object or null.
+    pub fn from_json(text: &[u8]) -> Result<Arguments, ArgumentError> {
+        let object: Object = serde_json::from_slice(text).map_err(|_| ArgumentError::Json)?;
+        let argument = |(name, value)| match value {
+            Value::String(text) => Ok((name, text)),
+            Value::Number(number) => Ok((name, number.to_string())),
+            Value::Bool(yes) => Ok((name, u8::from(yes).to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => Err(ArgumentError::Json),
+        };
+        object.into_iter().map(argument).collect::<Result<_, _>>().map(Arguments)
     }
 
     /// Takes words of a command line, `NAME=VALUE`, the value URI-encoded (RFC 3986; a `+` is a `+`).
@@ -62,5 +83,50 @@ impl Arguments {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(arguments: &Arguments) -> Vec<(&str, &str)> {
+        arguments.iter().collect()
+    }
+
+    #[test]
+    fn a_form_an_object_and_words_say_the_same() {
+        let form = Arguments::from_form(b"api.version=1&email=bob%2Bnews%40shop.test&reason=a+b");
+        let json = br#"{"api.version":1,"email":"bob+news@shop.test","reason":"a b"}"#;
+        let words = ["api.version=1", "email=bob+news%40shop.test", "reason=a%20b"];
+        assert_eq!(pairs(&form), [("api.version", "1"), ("email", "bob+news@shop.test"), ("reason", "a b")]);
+        assert_eq!(Arguments::from_json(json), Ok(form.clone()));
+        assert_eq!(Arguments::from_words(words), Ok(form));
+    }
+
+    #[test]
+    fn the_last_of_two_counts_and_a_body_comes_behind_a_query() {
+        let arguments = Arguments::from_form(b"user=alice&user=bob");
+        assert_eq!(arguments.get("user"), Some("bob"));
+        assert_eq!(arguments.and(Arguments::from_form(b"user=carol")).get("user"), Some("carol"));
+    }
+
+    #[test]
+    fn what_is_set_is_anything_but_nothing_and_0() {
+        let arguments = Arguments::from_form(b"a=1&b=0&c=&d=yes&e");
+        let set = ["a", "b", "c", "d", "e", "f"].map(|name| arguments.is_set(name));
+        assert_eq!(set, [true, false, false, true, false, false]);
+    }
+
+    #[test]
+    fn what_is_no_argument_is_refused() {
+        for word in ["user", "", "user%3Dalice"] {
+            assert_eq!(Arguments::from_words([word]), Err(ArgumentError::NoValue(word.to_owned())));
+        }
+        assert_eq!(Arguments::from_words(["user=%ff"]), Err(ArgumentError::Encoding("user=%ff".to_owned())));
+        for json in ["", "[]", "1", "{\"user\":null}", "{\"user\":[\"alice\"]}", "{\"user\":{}}", "{\"user\":\"a\"} x"]
+        {
+            assert_eq!(Arguments::from_json(json.as_bytes()), Err(ArgumentError::Json), "{json}");
+        }
     }
 }

@@ -16,9 +16,14 @@ pub mod listing;
 
 pub mod server;
 
+pub mod outgoingctl;
+
+pub mod helper;
+
 pub mod render;
 
 pub use answer::Answer;
 pub use arguments::Arguments;
+pub use outgoingctl::Outgoingctl;
 pub use render::Format;
 pub use server::{Queue, Server};

@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each package, and a file by which its presence is known.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 15] = [
     ("exim4-daemon-heavy", "/usr/sbin/exim4"),
     ("exim4-base", "/usr/sbin/exim_dumpdb"),
     ("systemd", "/usr/bin/systemd-socket-activate"),
@@ -26,6 +26,15 @@ const NEEDED: [(&str, &str); 9] = [
     ("bsdutils", "/usr/bin/script"),
     // A clock for the daemon that a test sets.
     ("faketime", "/usr/bin/faketime"),
+    // A client of the WHM service, and its certificate.
+    ("curl", "/usr/bin/curl"),
+    ("openssl", "/usr/bin/openssl"),
+    // Who reads what it answers: JSON, XML, YAML.
+    ("jq", "/usr/bin/jq"),
+    ("libxml2-utils", "/usr/bin/xmllint"),
+    ("python3-yaml", "/usr/lib/python3/dist-packages/yaml/__init__.py"),
+    // Fetches clients of WHM from PyPI.
+    ("python3-pip", "/usr/bin/pip3"),
 ];
 
 /// What the benchmark compares with, besides.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -125,6 +127,57 @@ fn the_json_has_a_row_for_each_message_and_a_total() -> Result<()> {
     assert!(bounced.starts_with(&(begin(&failed) + r#""failed","reason":""#)), "{bounced}");
     assert!(bounced.contains("550 no such user"), "{bounced}");
     assert_eq!(rows[4], r#"{"command":"release","delivered":1,"failed":1,"waiting":1,"left":0}"#);
+    Ok(())
+}
+
+#[test]
+fn what_was_released_and_kept_is_delivered_later_and_what_is_still_held_stays() -> Result<()> {
+    let bed = Bed::start()?;
+    for subject in ["alice", "bob"] {
+        bed.hold(subject)?;
+    }
+    let kept = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    let held = bed.exim.enqueue(&Queued::new("bob", &[FRIEND]))?;
+    let others = bed.exim.enqueue(&Queued::new("carol", &[FRIEND]))?;
+    bed.release("alice")?;
+    let before = (bed.daemon.must(&["export"])?, bed.daemon.must(&["log"])?);
+    let printed = bed.must(&["deliver", "alice", "bob"])?;
+    assert_eq!(printed, "1 message delivered, 1 still waiting\n  1: still held through bob\n");
+    assert_eq!(bed.exim.ids()?, BTreeSet::from([held.clone(), others]));
+    assert!(bed.exim.log_of(&kept)?.iter().any(|line| line == "Completed"));
+    assert_eq!(bed.must(&["deliver", "alice"])?, "nothing waited\n");
+    let mistyped = bed.ctl(&["deliver", "alcie"])?;
+    assert_eq!((mistyped.code(), mistyped.stdout.as_str()), (0, "nothing waited\n"));
+    assert!(mistyped.stderr.contains("warning: no account alcie"), "{mistyped:?}");
+    let rows = bed.must(&["--json", "deliver", "bob"])?;
+    let begin = r#"{"command":"deliver","on_queue":2}"#;
+    let row = format!(
+        r#"{{"command":"deliver","message_id":"{held}","outcome":"waiting","reason":"still held through bob"}}"#
+    );
+    let total = r#"{"command":"deliver","delivered":0,"failed":0,"waiting":1,"left":0}"#;
+    assert_eq!(rows.lines().collect::<Vec<_>>(), [begin, &row, total]);
+    assert_eq!((bed.daemon.must(&["export"])?, bed.daemon.must(&["log"])?), before, "no flag and no record of one");
+    Ok(())
+}
+
+#[test]
+fn a_delivery_goes_on_when_nobody_reads_what_it_prints() -> Result<()> {
+    let bed = Bed::start()?;
+    let ids = fill(&bed, "alice", 4)?;
+    // Standard error is told of a message that cannot be read.
+    fs::write(bed.exim.spool().join("input").join(format!("{}-H", ids[0])), "")?;
+    bed.outside.stall();
+    let (nobody, stderr) = io::pipe()?;
+    drop(nobody);
+    let mut command = bed.ctl_command(&["--json", "deliver", "alice", "--jobs", "1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+    assert_eq!(line, "{\"command\":\"deliver\",\"on_queue\":4}\n", "before anything is delivered");
+    bed.outside.wait_until_stalled(1)?;
+    bed.outside.go_on();
+    wait_until("the delivery to end", PATIENCE, || Ok(child.try_wait()?.is_some()))?;
+    assert_eq!((child.wait()?.code(), bed.outside.count()), (Some(0), 3));
     Ok(())
 }
 
@@ -395,6 +448,8 @@ fn whoever_may_not_operate_exim_or_not_administer_the_daemon_changes_nothing() -
             is_refused_to(&bed, user, arguments)?;
         }
     }
+    // This changes nothing, and whoever may operate Exim could have the mail delivered without us.
+    is_refused_to(&bed, "nobody", &["deliver", "alice"])?;
     let kept = bed.ctl_by("nobody", &["pass", "--keep", id])?;
     assert_eq!(kept.code(), 0, "what needs no Exim needs no right to it: {kept:?}");
     let kept = bed.ctl_by("nobody", &["release", "--keep", "alice"])?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use xtask::testbed::Daemon;
@@ -145,9 +146,94 @@ fn the_log_says_who_did_what_and_on_whose_behalf() -> Result<()> {
     assert_eq!(actions, ["hold", "release", "suspend", "pass"], "the newest last");
     assert!(log.lines().nth(1).context("no line")?.contains(r#""by":"root","uid":0,"#));
     assert!(log.lines().nth(1).context("no line")?.contains(r#""on_behalf_of":"ann""#));
+    let mut named = daemon.ctl_command();
+    named.args(["unsuspend", "carol", "--on-behalf-of", "panel"]).env("SUDO_USER", "ann");
+    assert!(named.output()?.status.success());
+    assert!(
+        daemon.must(&["--json", "log", "-n", "1"])?.contains(r#""on_behalf_of":"panel""#),
+        "who is named goes first"
+    );
     assert_eq!(daemon.must(&["log", "alice"])?.lines().count(), 3, "a heading and two entries");
     assert_eq!(daemon.must(&["--json", "log", "-n", "1"])?.lines().count(), 1);
     assert!(daemon.must(&["log", "1rABCD-000abc-XY"])?.contains("pass"));
+    Ok(())
+}
+
+#[test]
+fn a_call_of_whms_is_answered_on_standard_output_whatever_becomes_of_it() -> Result<()> {
+    let daemon = daemon()?;
+    let refused = daemon.ctl(&["whmapi1", "no_such_function", "user=alice", "--output=json"])?;
+    assert_eq!((refused.code(), refused.stderr.as_str()), (1, ""));
+    assert!(refused.stdout.contains("Unknown app") && refused.stdout.contains(r#""result":0"#), "{refused:?}");
+    let uapi = daemon.ctl(&["uapi", "--output=json", "Email", "no_such_function"])?;
+    assert_eq!((uapi.code(), uapi.stderr.as_str()), (1, ""));
+    assert!(uapi.stdout.contains(r#""module":"Email""#) && uapi.stdout.contains(r#""apiversion":3"#), "{uapi:?}");
+    for wrong in [&["whmapi1", "version", "no-argument"][..], &["whmapi1", "version", "user=%ff"], &["uapi", "Email"]] {
+        let wrong = daemon.ctl(wrong)?;
+        assert_eq!((wrong.code(), wrong.stdout.as_str()), (2, ""), "{wrong:?}");
+    }
+    // The same program under the name of WHM's.
+    let link = daemon.home().join("whmapi1");
+    symlink(daemon.program("outgoingctl"), &link)?;
+    let named = Command::new(link)
+        .args(["no_such_function", "user=alice", "--output=json"])
+        .env("OUTGOINGCTL_SOCKET", daemon.socket())
+        .output()?;
+    assert_eq!((named.status.code(), String::from_utf8(named.stdout)?), (Some(1), refused.stdout));
+    Ok(())
+}
+
+#[test]
+fn a_token_is_made_once_shown_without_its_secret_and_revoked() -> Result<()> {
+    let daemon = daemon()?;
+    assert_eq!(daemon.must(&["token", "list"])?, "no tokens\n");
+    let made = daemon.ctl(&["token", "create", "billing", "--function", "hold_outgoing_email", "--for", "90d"])?;
+    assert_eq!(made.code(), 0, "{made:?}");
+    let secret = made.stdout.strip_suffix('\n').context("no line")?;
+    assert!(secret.len() >= 32 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric()), "nothing else: {made:?}");
+    assert!(made.stderr.contains("billing: made") && !made.stderr.contains(secret), "{made:?}");
+    let again = daemon.ctl(&["token", "create", "billing"])?;
+    assert_eq!((again.code(), again.stdout.as_str()), (1, ""));
+    assert!(again.stderr.contains("there is one of that name"), "{again:?}");
+    let json = daemon.must(&["--json", "token", "create", "backup", "--until", "2090-01-31T00:00:00Z"])?;
+    let begin = r#"{"command":"token create","name":"backup","secret":""#;
+    assert!(json.starts_with(begin) && json.ends_with("\",\"until\":\"2090-01-31T00:00:00Z\"}\n"), "{json}");
+    let table = daemon.must(&["token", "list"])?;
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "FUNCTIONS", "SINCE", "UNTIL", "BY"]);
+    assert_eq!((rows[1][0], rows[1][1], rows[1].last()), ("backup", "all", Some(&"root")));
+    assert_eq!((rows[2][0], rows[2][1], rows.len()), ("billing", "hold_outgoing_email", 3));
+    let revoked = daemon.ctl(&["token", "revoke", "billing", "nobodys", "backup"])?;
+    assert_eq!((revoked.code(), revoked.stdout.as_str()), (1, "billing: revoked\nbackup: revoked\n"));
+    assert!(revoked.stderr.contains("token revoke: there is no token nobodys"), "{revoked:?}");
+    assert!(revoked.stderr.ends_with("outgoingctl: token revoke failed for 1 of 3\n"), "{revoked:?}");
+    assert_eq!(daemon.must(&["--json", "token", "list"])?, "");
+    let log = daemon.must(&["log"])?;
+    assert!(log.contains("token-create") && log.contains("token-revoke") && !log.contains(secret), "{log}");
+    Ok(())
+}
+
+#[test]
+fn a_token_that_has_ended_is_marked() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).clock(1_000_000_000).start()?;
+    daemon.must(&["token", "create", "old", "--until", "2001-09-10T00:00:00Z"])?;
+    daemon.must(&["token", "create", "new", "--until", "2090-01-31T00:00:00Z"])?;
+    let table = daemon.must(&["token", "list"])?;
+    let marked: Vec<&str> = table.lines().filter(|line| line.contains("(ended)")).collect();
+    assert!(marked.len() == 1 && marked[0].starts_with("old "), "{table}");
+    let rows = daemon.must(&["--json", "token", "list"])?;
+    let old = rows.lines().find(|row| row.contains(r#""name":"old""#)).context("no row")?;
+    assert!(old.ends_with(r#""until":"2001-09-10T00:00:00Z","ended":true,"by":"root"}"#), "{old}");
+    Ok(())
+}
+
+#[test]
+fn a_token_is_not_made_for_a_function_that_is_none() -> Result<()> {
+    let daemon = daemon()?;
+    let wrong = daemon.ctl(&["token", "create", "billing", "--function", "format_disk"])?;
+    assert_eq!(wrong.code(), 2);
+    assert!(wrong.stderr.contains("hold_outgoing_email") && wrong.stderr.contains("delete_held_messages"), "{wrong:?}");
+    assert_eq!(daemon.must(&["token", "list"])?, "no tokens\n");
     Ok(())
 }
 

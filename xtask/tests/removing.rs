@@ -153,6 +153,23 @@ fn of_a_subject_all_that_is_stopped_is_removed_and_of_nobody_else() -> Result<()
 }
 
 #[test]
+fn mail_of_suspended_senders_is_left_alone_if_that_is_said() -> Result<()> {
+    let bed = Bed::start()?;
+    bed.hold("alice")?;
+    bed.suspend("sales@shop.test", "call 555")?;
+    let held = bed.exim.enqueue(&Queued::new("info@shop.test", &[FRIEND]))?;
+    let passed = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    let suspended = bed.exim.enqueue(&Queued::new("sales@shop.test", &[FRIEND]))?;
+    bed.daemon.must(&["pass", "--keep", &passed])?;
+    let none = bed.must(&["drop", "--subject", "sales@shop.test", "--held", "--yes"])?;
+    assert_eq!(none, "sales@shop.test: nothing that is held waits\n");
+    assert_eq!(bed.exim.ids()?, set([&held, &passed, &suspended]));
+    assert_eq!(bed.must(&["drop", "--subject", "alice", "--held", "--yes"])?, "alice: 1 message removed\n");
+    assert_eq!(bed.exim.ids()?, set([&passed, &suspended]));
+    Ok(())
+}
+
+#[test]
 fn only_what_is_older_is_removed_if_that_is_said() -> Result<()> {
     let bed = Bed::start()?;
     bed.hold("alice")?;

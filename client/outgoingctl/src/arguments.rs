@@ -1,8 +1,10 @@
 //! What can be typed. One definition feeds parsing, help and usage errors.
 
 use crate::moment;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use outgoingd_client::protocol::{DEFAULT_SOCKET, message};
+use outgoingd_client::protocol::{DEFAULT_SOCKET, function, message};
+use outgoingd_whmapi::render;
 use std::path::PathBuf;
 
 /// Stops the outgoing mail of single senders on an Exim server, and lets it go again.
@@ -17,7 +19,7 @@ use std::path::PathBuf;
 )]
 pub(crate) struct Arguments {
     /// Path of the daemon's socket
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "OUTGOINGCTL_SOCKET", hide_env_values = true)]
     pub(crate) socket: PathBuf,
     /// Exim's command; by default exim4 or exim, whichever is found first
     #[arg(long, global = true, value_name = "PROGRAM", env = "OUTGOINGCTL_EXIM", hide_env_values = true)]
@@ -25,6 +27,9 @@ pub(crate) struct Arguments {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Whom the audit trail names beside the user who runs this; by default the one behind sudo or doas
+    #[arg(long, global = true, value_name = "WHOM")]
+    pub(crate) on_behalf_of: Option<String>,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -55,6 +60,14 @@ pub(crate) enum Verb {
         consent: Consent,
         /// Messages that are delivered at the same time
         #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with_all = ["keep", "drop"])]
+        jobs: u8,
+    },
+    /// Have Exim deliver what waits and nothing stops any more, as release does, and change no flag
+    Deliver {
+        #[command(flatten)]
+        subjects: Subjects,
+        /// Messages that are delivered at the same time
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
         jobs: u8,
     },
     /// Suspend: external mail of the subjects is rejected, and bounced where it already waits
@@ -133,6 +146,9 @@ pub(crate) enum Verb {
         /// All that waits of senders whom this account, mailbox, domain or * covers
         #[arg(long, value_name = "SUBJECT")]
         subject: Option<String>,
+        /// Only of held senders, not of suspended ones
+        #[arg(long, conflicts_with = "message_ids")]
+        held: bool,
         /// Only what has been on the queue for longer than this, such as 90m, 24h or 7d
         #[arg(long, value_name = "DURATION", value_parser = moment::before, conflicts_with = "message_ids")]
         older: Option<u64>,
@@ -170,6 +186,69 @@ pub(crate) enum Verb {
     },
     /// Show counters and latencies since the daemon started
     Stats,
+    /// Make, show and revoke tokens, by which programs call functions of WHM API 1 and UAPI
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Call a function of WHM API 1, as WHM's command of that name does; also under the name whmapi1
+    #[command(name = "whmapi1", after_help = ANSWER)]
+    Whm(Call),
+    /// Call a function of UAPI, as cPanel's command of that name does; also under the name uapi
+    #[command(after_help = ANSWER)]
+    Uapi {
+        /// The account on whose behalf it is, which may speak for its own mailboxes only; by default any
+        #[arg(long, value_name = "ACCOUNT")]
+        user: Option<String>,
+        /// The module, such as Email
+        module: String,
+        #[command(flatten)]
+        call: Call,
+    },
+}
+
+/// What is told of the answer to a [`Call`].
+const ANSWER: &str = "Exit status: 0 if the answer says that it was done, otherwise 1; 2 wrong usage.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// The format of the answer; by default yaml
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// The function
+    pub(crate) function: String,
+    /// Its arguments, the values URI-encoded
+    #[arg(value_name = "NAME=VALUE")]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "lowercase")]
+pub(crate) enum Format {
+    Json,
+    JsonPretty,
+    Xml,
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token, and print its secret, this once
+    Create {
+        /// Its name: lower-case letters, digits, dots, dashes and underscores
+        name: String,
+        /// A function that it is good for, and it alone; can be given several times
+        #[arg(long = "function", value_name = "FUNCTION", value_parser = PossibleValuesParser::new(function::all()))]
+        functions: Vec<String>,
+        #[command(flatten)]
+        end: End,
+    },
+    /// Show all tokens, without their secrets
+    List,
+    /// Revoke tokens: nobody can use them from now on
+    Revoke {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -204,7 +283,7 @@ pub(crate) enum Kind {
 }
 
 impl Verb {
-    /// Whether it changes something.
+    /// Whether it changes a flag or a pass, or removes mail, and does not say in an answer of its own what became of that.
     pub(crate) fn changes(&self) -> bool {
         match self {
             Verb::Hold { .. }
@@ -215,14 +294,18 @@ impl Verb {
             | Verb::Drop { .. }
             | Verb::Sweep { .. }
             | Verb::Import { .. } => true,
-            Verb::Status { .. }
+            Verb::Deliver { .. }
+            | Verb::Status { .. }
             | Verb::List { .. }
             | Verb::Check { .. }
             | Verb::Held { .. }
             | Verb::Log { .. }
             | Verb::Watch { .. }
             | Verb::Export
-            | Verb::Stats => false,
+            | Verb::Stats
+            | Verb::Token(_)
+            | Verb::Whm(_)
+            | Verb::Uapi { .. } => false,
         }
     }
 }
@@ -231,6 +314,17 @@ impl End {
     /// In Unix seconds.
     pub(crate) fn until(&self) -> Option<u64> {
         self.until.or(self.after)
+    }
+}
+
+impl From<Format> for render::Format {
+    fn from(format: Format) -> render::Format {
+        match format {
+            Format::Json => render::Format::Json,
+            Format::JsonPretty => render::Format::JsonPretty,
+            Format::Xml => render::Format::Xml,
+            Format::Yaml => render::Format::Yaml,
+        }
     }
 }
 
@@ -263,6 +357,39 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_good_for_functions_that_there_are() {
+        let create =
+            |function| Arguments::try_parse_from(["outgoingctl", "token", "create", "billing", "--function", function]);
+        assert!(create("hold_outgoing_email").is_ok());
+        let refused = create("format_disk").unwrap_err().to_string();
+        assert!(function::all().all(|function| refused.contains(function)), "{refused}");
+    }
+
+    #[test]
+    fn a_call_has_its_options_anywhere_among_its_words() {
+        let call = |words: &[&str]| Arguments::try_parse_from([&["outgoingctl"], words].concat()).map(|read| read.verb);
+        for words in [
+            &["whmapi1", "--output=jsonpretty", "hold_outgoing_email", "user=alice"][..],
+            &["whmapi1", "hold_outgoing_email", "--output=jsonpretty", "user=alice"],
+            &["whmapi1", "hold_outgoing_email", "user=alice", "--output", "jsonpretty"],
+        ] {
+            let Ok(Verb::Whm(Call { output: Some(Format::JsonPretty), function, arguments })) = call(words) else {
+                panic!("{words:?}")
+            };
+            assert_eq!((function.as_str(), arguments), ("hold_outgoing_email", vec!["user=alice".to_owned()]));
+        }
+        let words = ["uapi", "Email", "hold_outgoing", "--user=alice", "email=bob%40shop.test", "--output=json"];
+        let Ok(Verb::Uapi { user, module, call: named }) = call(&words) else { panic!("{words:?}") };
+        assert_eq!(
+            (user.as_deref(), module.as_str(), named.function.as_str()),
+            (Some("alice"), "Email", "hold_outgoing")
+        );
+        for wrong in [&["whmapi1"][..], &["uapi", "Email"], &["whmapi1", "version", "--output=csv"]] {
+            assert!(call(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn what_waits_is_kept_or_dropped_and_what_is_dropped_is_named_in_one_way() {
         for wrong in [
             &["release", "a", "--keep", "--drop"][..],
@@ -270,6 +397,9 @@ mod tests {
             &["drop"],
             &["drop", "1rABCD-000abc-XY", "--subject", "a"],
             &["drop", "1rABCD-000abc-XY", "--older", "1d"],
+            &["drop", "1rABCD-000abc-XY", "--held"],
+            &["deliver"],
+            &["deliver", "a", "--keep"],
             &["held", "--summary", "--limit", "3"],
             &["held", "--limit", "0"],
         ] {

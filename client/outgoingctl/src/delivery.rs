@@ -1,9 +1,9 @@
-//! Having Exim deliver what waited: `release`, and `pass` for single messages.
+//! Having Exim deliver what waited: `release` and `deliver`, and `pass` for single messages.
 
 use crate::Failure;
 use crate::interrupt::Interrupt;
 use crate::output::Output;
-use crate::rows::{Delivered, DeliveredTotal};
+use crate::rows::{Delivered, DeliveredTotal, Delivering};
 use crate::show;
 use crate::tools::{Refused, Tools, bar, find};
 use indicatif::ProgressBar;
@@ -45,8 +45,14 @@ enum Report {
 
 /// Has Exim deliver, a few messages at a time, what waits of the senders that `subjects` cover and that nothing stops any more:
 /// as a queue run would, so that what waits for another reason goes on waiting. What another flag still stops is counted, and the
-/// flag named.
-pub(crate) fn deliver(tools: &mut Tools, exim: &Exim, subjects: &[String], jobs: u8) -> Result<(), Failure> {
+/// flag named. `command` is what was typed.
+pub(crate) fn deliver(
+    tools: &mut Tools,
+    exim: &Exim,
+    subjects: &[String],
+    command: &'static str,
+    jobs: u8,
+) -> Result<(), Failure> {
     let interrupt = Interrupt::listen()?;
     let Tools { client, output, .. } = tools;
     let (report, reports) = sync_channel(REPORTS);
@@ -65,7 +71,7 @@ pub(crate) fn deliver(tools: &mut Tools, exim: &Exim, subjects: &[String], jobs:
                 let _ = report.send(Report::Broken(failure));
             }
         });
-        attend(output, reports, &interrupt)
+        attend(output, reports, command, &interrupt)
     })
 }
 
@@ -128,13 +134,18 @@ fn search(
 }
 
 /// Prints what becomes known, until all is done. Never ends before, or the others would wait for it.
-fn attend(output: &mut Output, reports: Receiver<Report>, interrupt: &Interrupt) -> Result<(), Failure> {
-    let (bar, mut tally, mut broken) = (bar(), Tally::default(), None);
+fn attend(
+    output: &mut Output,
+    reports: Receiver<Report>,
+    command: &'static str,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let (bar, mut tally, mut broken) = (bar(), Tally { command, ..Tally::default() }, None);
     for report in reports {
         let attended = match report {
             Report::Begin(total) => {
                 bar.set_length(total);
-                Ok(())
+                begin(output, command, total)
             }
             Report::Further(count) => {
                 bar.inc(count);
@@ -167,9 +178,19 @@ fn attend(output: &mut Output, reports: Receiver<Report>, interrupt: &Interrupt)
     }
 }
 
+/// Tells whoever started a `deliver` and does not wait for its end that nothing was in its way.
+fn begin(output: &mut Output, command: &str, on_queue: u64) -> Result<(), Failure> {
+    if output.json && command == "deliver" {
+        output.json(&Delivering { command, on_queue })?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
 /// What has become of the messages so far.
 #[derive(Default)]
 struct Tally {
+    command: &'static str,
     delivered: u64,
     gone: u64,
     failed: u64,
@@ -187,7 +208,7 @@ impl Tally {
         place: &Place,
         outcome: Outcome,
     ) -> Result<(), Failure> {
-        let row = Delivered::new("release", place.id, &outcome);
+        let row = Delivered::new(self.command, place.id, &outcome);
         let printed = if output.json { bar.suspend(|| output.json(&row)) } else { Ok(()) };
         match outcome {
             Outcome::Delivered => self.delivered += 1,
@@ -216,10 +237,10 @@ impl Tally {
     }
 
     fn print(&self, output: &mut Output) -> Result<(), Failure> {
-        let Tally { delivered, gone, failed, waiting, left, reasons } = self;
+        let Tally { command, delivered, gone, failed, waiting, left, reasons } = self;
         if output.json {
             let (delivered, gone, failed, waiting, left) = (*delivered, *gone, *failed, *waiting, *left);
-            return output.json(&DeliveredTotal { command: "release", delivered, gone, failed, waiting, left });
+            return output.json(&DeliveredTotal { command, delivered, gone, failed, waiting, left });
         }
         if !self.is_some() {
             return output.text("nothing waited\n");

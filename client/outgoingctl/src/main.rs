@@ -1,7 +1,8 @@
 //! outgoingctl: administrators' commands to outgoingd.
 //!
 //! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, and Exim by way of [`held`],
-//! [`delivery`] and [`removal`]; [`show`] and [`rows`] make of what came back tables for people or JSON for programs, which
+//! [`delivery`] and [`removal`]; [`token`] and [`api`] are
+//! for those who call functions of WHM; [`show`] and [`rows`] make of what came back tables for people or JSON for programs, which
 //! [`output`] prints. Exit statuses are decided here and nowhere else.
 
 mod arguments;
@@ -15,6 +16,10 @@ mod delivery;
 mod removal;
 
 mod import;
+
+mod token;
+
+mod api;
 
 mod tools;
 
@@ -36,6 +41,7 @@ use outgoingd_client::Error;
 use outgoingd_client::exim::{EximError, QueueError};
 use outgoingd_client::held::HeldError;
 use outgoingd_client::protocol::message::Cause;
+use std::env;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
@@ -63,19 +69,24 @@ enum Failure {
     /// Some of several subjects or lines failed; each was reported as it happened.
     #[error("{0}")]
     Some(String),
+    /// A call was not carried out; the answer that was printed says why.
+    #[error("the call was not carried out")]
+    Answered,
     /// We were asked to end before all was done.
     #[error("{0}")]
     Interrupted(String),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(api::words(env::args_os()));
     let changes = arguments.verb.changes();
     match verbs::run(arguments) {
         Ok(()) | Err(Failure::NobodyReads | Failure::Enough) => ExitCode::SUCCESS,
+        Err(Failure::Answered) => ExitCode::FAILURE,
         Err(failure) => {
             let advice = if changes { advice(&failure).or(doubt(&failure)) } else { advice(&failure) };
-            eprintln!("outgoingctl: {}{}", show::safe(&failure.to_string()), advice.unwrap_or_default());
+            let words = show::safe(&failure.to_string());
+            output::complain(&format!("outgoingctl: {words}{}", advice.unwrap_or_default()));
             ExitCode::from(exit_status(&failure))
         }
     }
@@ -110,6 +121,7 @@ fn exit_status(failure: &Failure) -> u8 {
         | Failure::NobodyReads
         | Failure::Enough
         | Failure::Some(_)
+        | Failure::Answered
         | Failure::Interrupted(_) => 1,
     }
 }

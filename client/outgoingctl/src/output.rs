@@ -1,6 +1,7 @@
 //! What a command prints: reports and listings, as text for people or as JSON for programs, one object a line.
 //!
 //! What changes something goes on to its end, and to its exit status, when nobody reads any more what it prints; a listing stops.
+//! What goes to standard error is for people, and never what ends a command.
 
 use crate::Failure;
 use crate::rows::{Done, Failed, OverBounds, Removal};
@@ -93,8 +94,8 @@ impl Output {
         // Reports stand in the order of their subjects, wherever the two streams go.
         self.flush()?;
         match failed.line {
-            Some(line) => eprintln!("line {line}: {}", show::safe(failed.error)),
-            None => eprintln!("{}: {}", failed.command, show::safe(failed.error)),
+            Some(line) => complain(&format!("line {line}: {}", show::safe(failed.error))),
+            None => complain(&format!("{}: {}", failed.command, show::safe(failed.error))),
         }
         Ok(())
     }
@@ -116,7 +117,7 @@ impl Output {
 
     pub(crate) fn warn(&mut self, warning: &str) -> Result<(), Failure> {
         self.flush()?;
-        eprintln!("outgoingctl: warning: {}", show::safe(warning));
+        complain(&format!("outgoingctl: warning: {}", show::safe(warning)));
         Ok(())
     }
 
@@ -156,6 +157,11 @@ impl Output {
             printed => printed.map_err(|source| Failure::Io { what: CANNOT_PRINT.to_owned(), source }),
         }
     }
+}
+
+/// Prints a line on standard error, where somebody may read it or not.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// How things are when a command had nothing to do.

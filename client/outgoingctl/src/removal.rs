@@ -35,16 +35,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait between two looks at them.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// `drop --subject`: removes what waits of stopped senders whom `subject` covers.
+/// `drop --subject`: removes what waits of stopped senders whom `subject` covers, and stands so.
 pub(crate) fn drop_subject(
     tools: &mut Tools,
     subject: &str,
+    stand: Stand,
     before: Option<u64>,
     consent: Consent,
 ) -> Result<(), Failure> {
     let exim = tools.exim()?;
     let subjects = [subject.to_owned()];
-    let now = of(&subjects, Stand::Stopped);
+    let now = of(&subjects, stand);
     let search = Search { before: before.or(now.before), ..now };
     tools.warn_of_unknown(subject)?;
     let waiting = count(tools, &exim, search)?;
@@ -52,7 +53,8 @@ pub(crate) fn drop_subject(
         return Removal::default().report(&mut tools.output, "drop", subject);
     }
     if waiting == 0 {
-        return tools.output.text(&format!("{}: nothing that is held or suspended waits\n", show::safe(subject)));
+        let what = if stand == Stand::Held { "held" } else { "held or suspended" };
+        return tools.output.text(&format!("{}: nothing that is {what} waits\n", show::safe(subject)));
     }
     let (waiting, whose) = (show::messages(waiting), show::safe(subject));
     consent.must_be_given(&format!("Remove {waiting} of {whose} for good, without a bounce?"))?;

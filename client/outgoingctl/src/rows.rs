@@ -4,7 +4,7 @@ use crate::moment;
 use mail_parser::MessageParser;
 use outgoingd_client::exim::{MessageId, Outcome};
 use outgoingd_client::held::Message;
-use outgoingd_client::protocol::message::{self, Action, Cause, Kind, LogEntry, Stats, Status};
+use outgoingd_client::protocol::message::{self, Action, Cause, Kind, LogEntry, Stats, Status, Token};
 use serde::{Deserialize, Serialize};
 
 /// A flag, as `list`, `status` and `export` print it and `import` reads it.
@@ -133,6 +133,13 @@ pub(crate) struct SummaryRow<'a> {
     pub(crate) oldest: String,
 }
 
+/// That Exim is about to deliver what waits; so many messages are on its queue, whosesoever they are.
+#[derive(Serialize)]
+pub(crate) struct Delivering<'a> {
+    pub(crate) command: &'a str,
+    pub(crate) on_queue: u64,
+}
+
 /// What became of one message that Exim was to deliver.
 #[derive(Serialize)]
 pub(crate) struct Delivered {
@@ -195,6 +202,47 @@ pub(crate) struct Forgotten {
 pub(crate) struct Bouncing {
     pub(crate) command: &'static str,
     pub(crate) waiting: u64,
+}
+
+/// A token that was made.
+#[derive(Serialize)]
+pub(crate) struct NewToken<'a> {
+    pub(crate) command: &'static str,
+    pub(crate) name: &'a str,
+    pub(crate) secret: &'a str,
+    /// None: all of them.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub(crate) functions: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<String>,
+}
+
+/// A token, without its secret.
+#[derive(Serialize)]
+pub(crate) struct TokenRow {
+    name: String,
+    /// None: all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    functions: Vec<String>,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    /// Whether that has come.
+    ended: bool,
+    by: String,
+}
+
+impl TokenRow {
+    pub(crate) fn new(token: Token, now: u64) -> TokenRow {
+        let ended = has_ended(&token, now);
+        let Token { name, functions, since, until, by } = token;
+        TokenRow { name, functions, since: moment::rfc3339(since), until: until.map(moment::rfc3339), ended, by }
+    }
+}
+
+/// Whether a token is good for nothing any more.
+pub(crate) fn has_ended(token: &Token, now: u64) -> bool {
+    token.until.is_some_and(|until| until <= now)
 }
 
 impl HeldRow {

@@ -3,7 +3,7 @@
 use crate::moment;
 use crate::rows::{self, HeldRow, SummaryRow};
 use comfy_table::{ContentArrangement, Table, presets};
-use outgoingd_client::protocol::message::{Flag, Kind, LogEntry, Stats, Status};
+use outgoingd_client::protocol::message::{Flag, Kind, LogEntry, Stats, Status, Token};
 use outgoingd_client::protocol::text::Verdict;
 use std::fmt::Write as _;
 
@@ -91,6 +91,19 @@ pub(crate) const SUMMARY: [&str; 5] = ["SUBJECT", "MESSAGES", "SIZE", "RECIPIENT
 
 pub(crate) fn summary(row: &SummaryRow<'_>, age: u64) -> Vec<String> {
     vec![safe(row.subject), row.messages.to_string(), size(row.size), row.recipients.to_string(), moment::age(age)]
+}
+
+pub(crate) const TOKENS: [&str; 5] = ["NAME", "FUNCTIONS", "SINCE", "UNTIL", "BY"];
+
+pub(crate) fn token(token: &Token, now: u64) -> Vec<String> {
+    let ended = if rows::has_ended(token, now) { " (ended)" } else { "" };
+    vec![
+        safe(&token.name),
+        if token.functions.is_empty() { "all".to_owned() } else { safe(&token.functions.join(", ")) },
+        moment::local(token.since),
+        token.until.map_or_else(none, |until| moment::local(until) + ended),
+        safe(&token.by),
+    ]
 }
 
 /// So many messages, in words.

@@ -18,8 +18,12 @@ pub(crate) struct Tools {
     /// Another connection, for what is to be on record while the first one is busy with the queue.
     pub(crate) recorder: Client,
     pub(crate) output: Output,
+    /// The daemon's.
+    pub(crate) socket: PathBuf,
     /// Exim's command, where the command line names one.
     pub(crate) program: Option<PathBuf>,
+    /// Whom the audit trail names beside the user.
+    pub(crate) on_behalf_of: Option<String>,
 }
 
 impl Tools {

@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::removal::{self, Sweep};
 use crate::rows::{self, Bouncing, CheckRow, Failed, ImportRow, LogRow, StatusRow};
 use crate::tools::{self, TABLE_ROWS, Tools};
-use crate::{moment, show};
+use crate::{api, moment, show, token};
 use indicatif::{ProgressBar, ProgressStyle};
 use outgoingd_client::held::{Search, Stand};
 use outgoingd_client::protocol::message::{Cause, Flag, Imported, Kind, LogEntry};
@@ -26,17 +26,19 @@ use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    let Arguments { socket, exim, json, verb } = arguments;
+    let Arguments { socket, exim, json, on_behalf_of, verb } = arguments;
     // Under sudo or doas the kernel names root; the audit trail shall name the person too.
-    let login = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER"));
+    let login = || std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")).ok();
+    let whom = on_behalf_of.or_else(login);
     let [client, recorder] = [(); 2].map(|()| {
         let mut client = Client::new(&socket);
-        if let Ok(login) = &login {
-            client.on_behalf_of(login);
+        if let Some(whom) = &whom {
+            client.on_behalf_of(whom);
         }
         client
     });
-    let mut tools = Tools { client, recorder, output: Output::new(json), program: exim };
+    let output = Output::new(json);
+    let mut tools = Tools { client, recorder, output, socket, program: exim, on_behalf_of: whom };
     let changing = verb.changes();
     let done = obey(&mut tools, verb);
     // Also behind a failure, since something may have been done before it; but a daemon that did not answer is not asked again.
@@ -58,6 +60,7 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
             release_and_drop(tools, &subjects, consent)
         }
         Verb::Release { subjects: Subjects { subjects }, jobs, .. } => release_and_deliver(tools, &subjects, jobs),
+        Verb::Deliver { subjects: Subjects { subjects }, jobs } => deliver(tools, &subjects, jobs),
         Verb::Suspend { subjects, reason, notice, end, drop, consent } => {
             let terms = Terms { until: end.until(), reason, notice };
             if drop {
@@ -73,8 +76,9 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Pass { message_ids, keep: true } => pass(tools, &message_ids),
         Verb::Pass { message_ids, keep: false } => delivery::pass(tools, &message_ids),
-        Verb::Drop { subject: Some(subject), older, consent, .. } => {
-            removal::drop_subject(tools, &subject, older, consent)
+        Verb::Drop { subject: Some(subject), held, older, consent, .. } => {
+            let stand = if held { Stand::Held } else { Stand::Stopped };
+            removal::drop_subject(tools, &subject, stand, older, consent)
         }
         Verb::Drop { message_ids, consent, .. } => removal::drop_messages(tools, &message_ids, consent),
         Verb::Sweep { dry_run } => removal::sweep(tools, if dry_run { Sweep::Try } else { Sweep::Remove }),
@@ -93,6 +97,9 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
         Verb::Watch { subject } => watch(tools, subject.as_deref()),
         Verb::Import { file, kind } => import_file(tools, &file, kind.map(Kind::from)),
         Verb::Stats => stats(tools),
+        Verb::Token(verb) => token::token(tools, verb),
+        Verb::Whm(call) => api::whm(tools, &call),
+        Verb::Uapi { user, module, call } => api::uapi(tools, user.as_deref(), &module, &call),
     }
 }
 
@@ -132,9 +139,16 @@ fn release_and_deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Resu
     let done = release(tools, subjects, &mut released);
     if !released.is_empty() {
         tools.output.flush()?;
-        delivery::deliver(tools, &exim, &released, jobs)?;
+        delivery::deliver(tools, &exim, &released, "release", jobs)?;
     }
     done
+}
+
+/// The second half of a release: what was released before goes, whoever has released it.
+fn deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Result<(), Failure> {
+    let exim = tools.exim()?;
+    subjects.iter().try_for_each(|subject| tools.warn_of_unknown(subject))?;
+    delivery::deliver(tools, &exim, subjects, "deliver", jobs)
 }
 
 fn release_and_drop(tools: &mut Tools, subjects: &[String], consent: Consent) -> Result<(), Failure> {
@@ -203,7 +217,7 @@ fn settle(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {
 }
 
 /// Does the same for each subject, and fails if any was refused; each that was is reported.
-fn each(
+pub(crate) fn each(
     tools: &mut Tools,
     command: &str,
     subjects: &[String],

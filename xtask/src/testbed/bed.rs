@@ -88,6 +88,12 @@ impl Bed {
         self.exim.command_beside(&borrowed(&words))
     }
 
+    /// Any program for which this Exim is the system's, to be started by the caller.
+    #[must_use]
+    pub fn command_beside(&self, words: &[&str]) -> Command {
+        self.exim.command_beside(words)
+    }
+
     /// Runs `outgoingctl` beside this Exim.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Finished> {
         self.ctl_with_input(arguments, "")

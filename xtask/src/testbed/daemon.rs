@@ -7,14 +7,10 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
@@ -23,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::command::{Finished, finish};
+use super::manager::{Manager, PATIENCE};
 use super::{public_directory, wait_until};
 
 /// Exim's own group on Debian, to whom the socket and the fallback file belong, as installed.
@@ -37,16 +34,12 @@ pub const EXIM_VARIABLE: &str = "OUTGOINGCTL_EXIM";
 /// An Exim that is not there.
 pub const NO_EXIM: &str = "/nonexistent/exim";
 
-/// How long starting, reloading and stopping may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// The daemon, running or not.
 #[derive(Debug)]
 pub struct Daemon {
     home: TempDir,
     programs: PathBuf,
-    manager: UnixDatagram,
-    heard: Vec<String>,
+    manager: Manager,
     /// Who runs it, if it is not whoever runs the test.
     user: Option<&'static str>,
     child: Option<Child>,
@@ -110,10 +103,10 @@ impl DaemonBuilder {
 
     /// Starts the daemon and waits until it is ready.
     pub fn start(&self) -> Result<Daemon> {
-        let programs = programs()?;
+        let programs = programs(&["outgoingd", "outgoingctl"])?;
         let home = public_directory()?;
-        let manager = UnixDatagram::bind(home.path().join("manager"))?;
-        let mut daemon = Daemon { home, programs, manager, heard: Vec::new(), user: None, child: None };
+        let manager = Manager::listening(home.path().join("manager"))?;
+        let mut daemon = Daemon { home, programs, manager, user: None, child: None };
         self.write_files(&daemon)?;
         if self.unprivileged {
             daemon.give_to(UNPRIVILEGED)?;
@@ -224,13 +217,13 @@ impl Daemon {
 
     /// Starts it, with the files it had before, and waits until it is ready.
     pub fn start_again(&mut self) -> Result<()> {
-        self.heard.clear();
+        self.manager.forget()?;
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let child = self
             .command()
             .arg("--config")
             .arg(self.configuration())
-            .env("NOTIFY_SOCKET", self.home().join("manager"))
+            .env("NOTIFY_SOCKET", self.manager.path())
             .env_remove("LISTEN_FDS")
             .env_remove("JOURNAL_STREAM")
             .stdout(log.try_clone()?)
@@ -280,7 +273,7 @@ impl Daemon {
             let given = Command::new("chown").arg(user).arg(self.home().join(directory)).status()?;
             ensure!(given.success(), "cannot give a directory to {user}");
         }
-        fs::set_permissions(self.home().join("manager"), Permissions::from_mode(0o666))?;
+        fs::set_permissions(self.manager.path(), Permissions::from_mode(0o666))?;
         // The tree of the sources may be closed to other users.
         let copied = Command::new("cp").arg(self.program("outgoingd")).arg(self.home()).status()?;
         ensure!(copied.success(), "cannot copy outgoingd");
@@ -316,8 +309,7 @@ impl Daemon {
 
     /// Asks it to read its files again (SIGHUP) and waits until it has.
     pub fn reload(&mut self) -> Result<()> {
-        self.listen(Duration::from_millis(1))?;
-        self.heard.clear();
+        self.manager.forget()?;
         self.signal(Signal::HUP)?;
         self.wait_for("RELOADING=1")?;
         self.wait_for("READY=1")
@@ -399,62 +391,30 @@ impl Daemon {
 
     /// What it has told the service manager since it was started, a line each.
     pub fn notifications(&mut self) -> Result<&[String]> {
-        self.listen(Duration::from_millis(1))?;
-        Ok(&self.heard)
+        self.manager.heard()
     }
 
     /// From now on listens to what it tells the service manager, and forgets it. A daemon whose manager does not listen waits for that.
     pub fn go_on_listening(&self) -> Result<()> {
-        let manager = self.manager.try_clone()?;
-        manager.set_read_timeout(None)?;
-        thread::spawn(move || while manager.recv(&mut [0; 4096]).is_ok() {});
-        Ok(())
+        self.manager.go_on_listening()
     }
 
     /// Waits until it has told the service manager this, since it was started or reloaded.
     pub fn wait_for(&mut self, notification: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.heard.iter().any(|line| line == notification) {
-            if Instant::now() > deadline {
-                bail!("no {notification} from outgoingd in {PATIENCE:?}; its log:\n{}", self.log());
-            }
-            if let Some(child) = &mut self.child
-                && let Some(status) = child.try_wait()?
-            {
-                bail!("outgoingd ended ({status}) instead of {notification}; its log:\n{}", self.log());
-            }
-            self.listen(Duration::from_millis(100))?;
-        }
-        Ok(())
+        let log = self.log_file();
+        self.manager.wait_for(notification, self.child.as_mut(), || read(&log))
     }
 
     /// What it has printed.
     #[must_use]
     pub fn log(&self) -> String {
-        fs::read_to_string(self.log_file()).unwrap_or_else(|error| format!("no log: {error}"))
+        read(&self.log_file())
     }
 
     /// The file of what it has printed.
     #[must_use]
     pub fn log_file(&self) -> PathBuf {
         self.home().join("log")
-    }
-
-    /// Takes in what has been said, and waits this long for more.
-    fn listen(&mut self, patience: Duration) -> Result<()> {
-        self.manager.set_read_timeout(Some(patience))?;
-        let mut datagram = [0; 4096];
-        loop {
-            let length = match self.manager.recv(&mut datagram) {
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).context("the notification socket failed"),
-            };
-            let text = String::from_utf8_lossy(&datagram[..length]);
-            self.heard.extend(text.lines().map(str::to_owned));
-            self.manager.set_read_timeout(Some(Duration::from_millis(1)))?;
-        }
     }
 }
 
@@ -470,13 +430,18 @@ impl Drop for Daemon {
     }
 }
 
-/// The directory of the built programs.
-fn programs() -> Result<PathBuf> {
+/// What is in a log.
+pub(super) fn read(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_else(|error| format!("no log: {error}"))
+}
+
+/// The directory of the built programs, in which these are.
+pub(super) fn programs(names: &[&str]) -> Result<PathBuf> {
     let directory = match env::var_os("OUTGOINGD_BIN_DIR") {
         Some(directory) => PathBuf::from(directory),
         None => beside_this_program()?,
     };
-    for name in ["outgoingd", "outgoingctl"] {
+    for name in names {
         if !directory.join(name).is_file() {
             bail!("{} is not built: run `cargo build --workspace --bins`", directory.join(name).display());
         }

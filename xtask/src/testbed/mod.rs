@@ -4,6 +4,7 @@
 //! - [`Outside`]: the mail server of the outside world; it keeps what reaches it.
 //! - [`Queued`]: a message that is put straight into the spool.
 //! - [`Daemon`]: the real `outgoingd`, asked through the real `outgoingctl`.
+//! - [`Whmapi`]: the real `outgoing-whmapi`, called through curl(1).
 //! - [`Impostor`]: something else on the daemon's socket.
 //! - [`Hostile`]: users of the same host who wish the daemon ill.
 //! - [`Host`]: the directories of a Debian host, to put the snippets in as an administrator does.
@@ -27,8 +28,10 @@ pub mod letter;
 pub mod outside;
 pub mod smtp;
 pub mod stage;
+pub mod whmapi;
 
 mod command;
+mod manager;
 mod namespace;
 mod running;
 
@@ -53,6 +56,7 @@ pub use self::letter::Letter;
 pub use self::outside::Outside;
 pub use self::running::Running;
 pub use self::stage::Stage;
+pub use self::whmapi::{Reply, Whmapi, WhmapiBuilder};
 
 /// The domain that the Exim of the test bed delivers itself.
 pub const LOCAL_DOMAIN: &str = "local.test";

@@ -1,0 +1,81 @@
+//! `whmapi1` and `uapi`: functions of WHM API 1 and of UAPI, for scripts that call them by these names.
+//!
+//! Whatever becomes of a call stands in its answer, on standard output; standard error is for wrong usage.
+
+use crate::Failure;
+use crate::arguments::{Call, Format};
+use crate::tools::Tools;
+use outgoingd_client::Client;
+use outgoingd_whmapi::{Answer, Arguments, Outgoingctl, Queue, Server, render, uapi, whm};
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// The names under which this program is one of these commands.
+const NAMES: [&str; 2] = ["whmapi1", "uapi"];
+
+/// The words of the command line, with the name under which the program was started as its command if it is one of [`NAMES`].
+pub(crate) fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let name = words.first().and_then(|word| Path::new(word).file_name()?.to_str());
+    if let Some(name) = NAMES.into_iter().find(|known| name == Some(known)) {
+        words.insert(1, name.into());
+    }
+    words
+}
+
+pub(crate) fn whm(tools: &mut Tools, Call { output, function, arguments }: &Call) -> Result<(), Failure> {
+    let arguments = read(arguments)?;
+    let answer = whm::call(&mut server(tools)?, function, &arguments);
+    print(tools, &answer, *output)
+}
+
+/// `user` is the account on whose behalf it is; none: any.
+pub(crate) fn uapi(tools: &mut Tools, user: Option<&str>, module: &str, call: &Call) -> Result<(), Failure> {
+    let Call { output, function, arguments } = call;
+    let arguments = read(arguments)?;
+    let answer = uapi::call(&mut server(tools)?, module, function, user, &arguments);
+    print(tools, &answer.with_call(module, function), *output)
+}
+
+fn read(words: &[String]) -> Result<Arguments, Failure> {
+    Arguments::from_words(words.iter().map(String::as_str)).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// What a call works on: the daemon, and this program itself for what concerns Exim's queue.
+fn server(tools: &Tools) -> Result<Server, Failure> {
+    let Tools { socket, program, on_behalf_of, .. } = tools;
+    let mut client = Client::new(socket);
+    if let Some(whom) = on_behalf_of {
+        client.on_behalf_of(whom);
+    }
+    let itself =
+        env::current_exe().map_err(|source| Failure::Io { what: "cannot find this program".to_owned(), source })?;
+    let (socket, exim, on_behalf_of) = (socket.clone(), program.clone(), on_behalf_of.clone());
+    Ok(Server { client, queue: Queue::Command(Outgoingctl { program: itself, socket, exim, on_behalf_of }) })
+}
+
+fn print(tools: &mut Tools, answer: &Answer, format: Option<Format>) -> Result<(), Failure> {
+    let format = match format {
+        Some(format) => format.into(),
+        None if tools.output.json => render::Format::Json,
+        None => render::Format::Yaml,
+    };
+    tools.output.text(&render::render(&answer.tree, format))?;
+    if answer.done { Ok(()) } else { tools.output.flush().and(Err(Failure::Answered)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_another_name_it_is_another_command() {
+        let read = |raw: &[&str]| words(raw.iter().map(OsString::from));
+        assert_eq!(read(&["/usr/local/bin/whmapi1", "version"]), ["/usr/local/bin/whmapi1", "whmapi1", "version"]);
+        assert_eq!(read(&["uapi"]), ["uapi", "uapi"]);
+        for same in [&["/usr/bin/outgoingctl", "uapi"][..], &["/whmapi1/outgoingctl", "list"], &[]] {
+            assert_eq!(read(same), same);
+        }
+    }
+}
