@@ -1,9 +1,10 @@
 //! What functions of WHM do with Exim's queue, by running `outgoingctl` and by way of the helper, on a real queue.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use outgoingd_client::protocol::message::Secret;
 use outgoingd_whmapi::{Outgoingctl, Queue};
 use xtask::testbed::daemon::{DaemonBuilder, EXIM_VARIABLE};
 use xtask::testbed::exim::EXIM;
-use xtask::testbed::{Bed, Queued, wait_until};
+use xtask::testbed::{Bed, Queued, Whmapi, wait_until};
 
 const FRIEND: &str = "friend@outside.test";
 
@@ -111,6 +112,60 @@ fn fill(bed: &Bed) -> Result<([String; 2], BTreeSet<String>)> {
     bed.daemon.must(&["pass", "--keep", &own[1]])?;
     let others = [queue("alice")?, queue("sales@shop.test")?, queue("carol")?];
     Ok((own, others.into()))
+}
+
+const RELEASED: &str =
+    "{\"metadata\":{\"version\":1,\"reason\":\"OK\",\"result\":1,\"command\":\"release_outgoing_email\"}}\n";
+
+#[test]
+fn over_http_held_mail_is_counted_and_deleted_and_what_is_released_is_delivered() -> Result<()> {
+    let bed = Bed::configured(|daemon| daemon.for_everyone().tables(Whmapi::TOKEN_USERS), |exim| exim)?;
+    let helper = Helper::start(&bed)?;
+    fs::set_permissions(&helper.socket, Permissions::from_mode(0o666))?;
+    let keys = format!("queue-socket = '{}'", helper.socket.display());
+    let whmapi = Whmapi::builder(&bed.daemon.socket()).keys(&keys).start()?;
+    let secret = token(&bed, "billing", &[])?.0;
+    let call = |path: &str, user: &str| {
+        let authorization = format!("Authorization: {user}:{secret}");
+        whmapi.curl(path, &["--header", &authorization]).map(|reply| reply.body)
+    };
+    let uapi = |path: &str, user: &str| -> Result<String> {
+        let answer: serde_json::Value = serde_json::from_str(&call(path, user)?)?;
+        ensure!(answer["status"] == 1, "{answer}");
+        Ok(answer["data"].to_string())
+    };
+    call("/json-api/hold_outgoing_email?api.version=1&user=alice", "whm root")?;
+    for identity in ["alice", "alice", INFO, "carol"] {
+        bed.exim.enqueue(&Queued::new(identity, &[FRIEND]))?;
+    }
+    assert_eq!(uapi(&format!("/execute/Email/get_held_message_count?email={INFO}"), "whm root")?, "1");
+    assert_eq!(uapi("/execute/Email/get_held_message_count", "cpanel alice")?, "3");
+    assert_eq!(uapi(&format!("/execute/Email/delete_held_messages?email={INFO}"), "cpanel alice")?, "1");
+    let release = call("/json-api/release_outgoing_email?api.version=1&user=alice", "whm root")?;
+    assert_eq!(release, RELEASED);
+    wait_until("alice's mail to be delivered", PATIENCE, || Ok(bed.exim.ids()?.len() == 1))?;
+    assert_eq!(bed.outside.count(), 2, "carol's waits for a queue run");
+    let trail = bed.daemon.must(&["--json", "log"])?;
+    let by_token = trail.lines().filter(|line| line.contains(r#""on_behalf_of":"token billing""#)).count();
+    assert_eq!(by_token, 3, "a hold, a removal and a release: {trail}");
+    Ok(())
+}
+
+#[test]
+fn on_the_command_line_what_is_released_is_delivered_behind_the_answer() -> Result<()> {
+    let bed = Bed::start()?;
+    let call = |words: &[&str]| bed.must(&[&["whmapi1", "--output=json"], words].concat());
+    call(&["hold_outgoing_email", "user=alice"])?;
+    bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    assert!(bed.must(&["uapi", "Email", "get_held_message_count", "email=info@shop.test"])?.contains("data: 0\n"));
+    bed.outside.stall();
+    assert_eq!(call(&["release_outgoing_email", "user=alice"])?, RELEASED);
+    bed.outside.wait_until_stalled(1)?;
+    assert_eq!(bed.outside.count(), 0, "the answer has not waited for it");
+    bed.outside.go_on();
+    wait_until("alice's mail to be delivered", PATIENCE, || Ok(bed.exim.ids()?.is_empty()))?;
+    assert_eq!(bed.outside.count(), 1);
+    Ok(())
 }
 
 fn newest_in_trail(bed: &Bed) -> Result<String> {

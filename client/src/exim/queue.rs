@@ -117,9 +117,12 @@ impl Queue {
             if let Some(id) = entries.find_map(|entry| id_of(&entry.ok()?)) {
                 read = true;
                 let place = Place { id, queue, directory };
-                // One that makes no sense is another matter.
-                if let Err(error @ QueueError::Io { .. }) = place.read(&mut Vec::new()) {
-                    return Err(error);
+                // One that is no message, or makes no sense, is another matter.
+                match place.read(&mut Vec::new()) {
+                    Err(QueueError::Io { path, source }) if source.kind() == ErrorKind::PermissionDenied => {
+                        return Err(QueueError::Io { path, source });
+                    }
+                    _ => {}
                 }
             }
         }
