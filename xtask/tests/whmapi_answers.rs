@@ -141,10 +141,16 @@ struct Stage {
 
 impl Stage {
     fn new() -> Result<Stage> {
+        Stage::with("")
+    }
+
+    /// With more keys in the daemon's configuration.
+    fn with(keys: &str) -> Result<Stage> {
         let daemon = Daemon::builder()
             .accounts(&["alice", "bob", "carol"])
             .owner("shop.test", "alice")
             .for_everyone()
+            .keys(keys)
             .tables(Whmapi::TOKEN_USERS)
             .start()?;
         let token = Client::new(daemon.socket()).create_token("billing", &[], None)?.0;
@@ -316,6 +322,87 @@ fn the_functions_answer_to_the_letter() -> Result<()> {
             (FACES[7], format!("{xml}\n")),
         ] {
             assert_eq!(stage.call(face, function, &[("user", "alice")])?.0, expected, "{face:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Why a call is refused, the same on all faces.
+fn refusal(stage: &Stage, function: &str, arguments: &[(&str, &str)]) -> Result<String> {
+    let mut reasons = Vec::new();
+    for face in FACES {
+        let (text, ended_well) = stage.call(face, function, arguments)?;
+        assert_ne!(ended_well, Some(true), "{face:?}: {text}");
+        let tree = read_back(face, &[text])?.remove(0);
+        assert_eq!(tree["metadata"]["result"].to_string().trim_matches('"'), "0", "{face:?}: {tree}");
+        reasons.push(tree["metadata"]["reason"].as_str().context("no reason")?.to_owned());
+    }
+    reasons.dedup();
+    ensure!(reasons.len() == 1, "{reasons:?}");
+    Ok(reasons.remove(0))
+}
+
+#[test]
+fn without_the_role_and_without_the_daemon_every_face_says_so() -> Result<()> {
+    let stage = Stage::with("mail-send = false")?;
+    for function in
+        ["hold_outgoing_email", "release_outgoing_email", "suspend_outgoing_email", "unsuspend_outgoing_email"]
+    {
+        let reason = refusal(&stage, function, &[("user", "alice")])?;
+        assert!(reason.contains("MailSend role is off"), "{reason}");
+    }
+    let mut stage = Stage::new()?;
+    stage.daemon.kill9()?;
+    for (function, arguments) in [("hold_outgoing_email", &[("user", "alice")][..]), ("listaccts", &[])] {
+        let reason = refusal(&stage, function, arguments)?;
+        assert!(reason.starts_with("cannot reach outgoingd at "), "{reason}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_call_of_uapi_has_the_same_answer_on_both_faces() -> Result<()> {
+    let done = |data: Value| json!({ "status": 1, "data": data, "errors": null, "messages": null, "metadata": {}, "warnings": null });
+    let cases: [(&str, &str, &str, Result<Value, &str>); 14] = [
+        ("Email", "hold_outgoing", "bob@shop.test", Ok(Value::Null)),
+        ("Email", "suspend_outgoing", "Bob@SHOP.test ", Ok(json!(1))),
+        ("Email", "unsuspend_outgoing", "bob@shop.test", Ok(Value::Null)),
+        ("Email", "suspend_outgoing", "b\u{fc}b+news@shop.test", Ok(json!(1))),
+        ("Email", "hold_outgoing", "", Err("\"email\" is missing")),
+        ("Email", "hold_outgoing", "alice", Err("\"alice\" is no mailbox")),
+        ("Email", "hold_outgoing", "@shop.test", Err("\"@shop.test\" is no mailbox")),
+        ("Email", "hold_outgoing", "*", Err("\"*\" is no mailbox")),
+        ("Email", "hold_outgoing", "bob@elsewhere.test", Err("no domain elsewhere.test")),
+        ("Email", "release_outgoing", "bob@elsewhere.test", Err("no domain elsewhere.test")),
+        ("Email", "get_held_message_count", "bob@elsewhere.test", Err("no domain elsewhere.test")),
+        ("Email", "delete_held_messages", "shop.test", Err("is no mailbox")),
+        ("Email", "list_pops", "bob@shop.test", Err("no function \"list_pops\"")),
+        ("Ftp", "hold_outgoing", "bob@shop.test", Err("no module \"Ftp\"")),
+    ];
+    let (one, other) = (Stage::new()?, Stage::new()?);
+    for (module, function, email, expected) in cases {
+        let words = ["uapi", "--output=json", module, function, &format!("email={}", encoded(email))];
+        let finished = one.daemon.ctl(&words)?;
+        let on_the_command_line: Value = serde_json::from_str(&finished.stdout)?;
+        let call = json!({ "apiversion": 3, "func": function, "module": module });
+        for (name, value) in call.as_object().context("no object")? {
+            assert_eq!(on_the_command_line[name], *value);
+        }
+        let authorization = format!("Authorization: whm root:{}", other.token);
+        let data = format!("email={email}");
+        let words = ["--header", &authorization, "--get", "--data-urlencode", &data];
+        let reply = other.whmapi.curl(&format!("/execute/{module}/{function}"), &words)?;
+        let home = |stage: &Stage| stage.daemon.home().display().to_string();
+        let over_http = reply.body.replace(&home(&other), &home(&one));
+        assert_eq!(on_the_command_line["result"], serde_json::from_str::<Value>(&over_http)?, "{function} {email}");
+        assert_eq!((reply.status, finished.code()), (200, i32::from(expected.is_err())), "{reply:?}");
+        match expected {
+            Ok(data) => assert_eq!(on_the_command_line["result"], done(data)),
+            Err(words) => {
+                assert_eq!(on_the_command_line["result"]["status"], 0);
+                let error = on_the_command_line["result"]["errors"][0].as_str().context("no error")?;
+                assert!(error.contains(words), "{error}");
+            }
         }
     }
     Ok(())

@@ -50,6 +50,7 @@ pub struct Daemon {
 pub struct DaemonBuilder {
     accounts: Vec<String>,
     owners: Vec<(String, String)>,
+    keys: String,
     tables: String,
     for_everyone: bool,
     unprivileged: bool,
@@ -93,6 +94,14 @@ impl DaemonBuilder {
         self
     }
 
+    /// More keys, before all tables.
+    #[must_use]
+    pub fn keys(mut self, toml: &str) -> Self {
+        self.keys.push_str(toml);
+        self.keys.push('\n');
+        self
+    }
+
     /// More tables.
     #[must_use]
     pub fn tables(mut self, toml: &str) -> Self {
@@ -119,7 +128,7 @@ impl DaemonBuilder {
     }
 
     fn write_files(&self, daemon: &Daemon) -> Result<()> {
-        let Self { tables, .. } = self;
+        let Self { keys, tables, .. } = self;
         // Only who is in a group may give a file to it. Its unit has systemd do so.
         let socket_group = if self.unprivileged { "" } else { EXIM_GROUP };
         let mode = if self.for_everyone { "0666" } else { "0660" };
@@ -130,6 +139,7 @@ impl DaemonBuilder {
              socket-group = '{socket_group}'\n\
              state-dir = '{home}/state'\n\
              fallback-file = '{home}/exim/fallback'\n\
+             {keys}\
              [accounts]\nsource = 'file'\npath = '{home}/accounts'\n\n\
              [domains]\nowners = '{home}/owners'\n\n\
              {tables}"
