@@ -24,10 +24,10 @@
 
 use crate::Arguments;
 use crate::answer::{Object, Refused};
+use core::net::Ipv4Addr;
 use serde_json::{Value, json};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 /// Filters, sort keys, and columns, that a call may have of each.
 const MAX: usize = 100;

@@ -19,7 +19,7 @@ pub(crate) fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
     let mut words: Vec<OsString> = words.into_iter().collect();
     let name = words.first().and_then(|word| Path::new(word).file_name()?.to_str());
     if let Some(name) = NAMES.into_iter().find(|known| name == Some(known)) {
-        words.insert(1, name.into());
+        words.splice(..1, ["outgoingctl".into(), name.into()]);
     }
     words
 }
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn under_another_name_it_is_another_command() {
         let read = |raw: &[&str]| words(raw.iter().map(OsString::from));
-        assert_eq!(read(&["/usr/local/bin/whmapi1", "version"]), ["/usr/local/bin/whmapi1", "whmapi1", "version"]);
-        assert_eq!(read(&["uapi"]), ["uapi", "uapi"]);
+        assert_eq!(read(&["/usr/local/bin/whmapi1", "version"]), ["outgoingctl", "whmapi1", "version"]);
+        assert_eq!(read(&["uapi"]), ["outgoingctl", "uapi"]);
         for same in [&["/usr/bin/outgoingctl", "uapi"][..], &["/whmapi1/outgoingctl", "list"], &[]] {
             assert_eq!(read(same), same);
         }
