@@ -3,7 +3,8 @@
 //! Whoever shows the secret has the token. What is kept of a secret is its SHA-256: it is 160 random bits, which nobody finds
 //! by trying, so that salting and slowing the hash would add nothing.
 
-use crate::flag::{Kind, Timestamp};
+use crate::flag::Timestamp;
+use crate::name::{Shape, Subject};
 use outgoingd_client::protocol::function;
 use outgoingd_client::protocol::message::{Kind as WireKind, Request, Secret};
 use sha2::{Digest, Sha256};
@@ -103,27 +104,42 @@ pub fn functions(wanted: &[String]) -> Result<Vec<String>, TokenError> {
     }
 }
 
-/// Whether `function` takes `request`. Whoever calls it by a token may ask for nothing else meanwhile, whatever it names besides.
+/// Whether `function` takes `request`. Whoever calls it by a token may ask for nothing else meanwhile: not for another subject than an
+/// account, or for UAPI a mailbox, and not with words or ends, which no function has.
 #[must_use]
 pub fn covers(function: &str, request: &Request) -> bool {
-    let whm = |name| function.strip_suffix("_email").is_some_and(|function| function == name);
-    let either = |name| function == name || whm(name);
+    let is_whm = function::WHM.contains(&function);
+    let flag = |kind: &WireKind, hold, suspend, subject: &str| {
+        let name = match kind {
+            WireKind::Hold => hold,
+            WireKind::Suspend => suspend,
+        };
+        let name_fits = if is_whm { function.strip_suffix("_email") == Some(name) } else { function == name };
+        name_fits && if is_whm { is_account(subject) } else { is_mailbox(subject) }
+    };
     match request {
-        Request::Set { kind, .. } => match Kind::from(*kind) {
-            Kind::Hold => either("hold_outgoing"),
-            Kind::Suspend => either("suspend_outgoing"),
-        },
-        Request::Clear { kind: WireKind::Hold, .. } => either("release_outgoing"),
-        Request::Clear { kind: WireKind::Suspend, .. } => either("unsuspend_outgoing"),
+        Request::Set { kind, subject, until: None, reason: None, notice: None } => {
+            flag(kind, "hold_outgoing", "suspend_outgoing", subject)
+        }
+        Request::Clear { kind, subject } => flag(kind, "release_outgoing", "unsuspend_outgoing", subject),
         Request::Settle => function.ends_with("_outgoing") || function.ends_with("_outgoing_email"),
         Request::List { .. } | Request::Accounts { .. } => function == "listaccts",
-        Request::Status { .. } => {
-            function == "accountsummary"
-                || function::EMAIL.contains(&function)
-                || (function::WHM.contains(&function) && function.ends_with("_outgoing_email"))
+        Request::Status { subject } => {
+            let is_about_somebody = function == "accountsummary" || function.ends_with("_outgoing_email");
+            (is_whm && is_about_somebody && is_account(subject))
+                || (function::EMAIL.contains(&function) && (is_mailbox(subject) || is_account(subject)))
         }
         _ => false,
     }
+}
+
+/// Whether what is meant, in whatever spelling, is an account. What means nothing is refused in words of its own.
+fn is_account(raw: &str) -> bool {
+    Subject::new(raw).map_or(true, |subject| matches!(subject.shape(), Shape::Account(_)))
+}
+
+fn is_mailbox(raw: &str) -> bool {
+    Subject::new(raw).map_or(true, |subject| matches!(subject.shape(), Shape::Mailbox(_)))
 }
 
 fn known() -> String {

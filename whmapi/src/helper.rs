@@ -83,8 +83,11 @@ fn carry_out(request: &[u8], outgoingctl: &Outgoingctl) -> Result<(u64, Option<C
     let operation = Operation::of(function)
         .ok_or_else(|| Refused(format!("{} does nothing with Exim's queue", function.escape_debug())))?;
     must_be_one_sender(function, subject)?;
-    let presented = Client::new(&outgoingctl.socket).present(&secret, function);
-    let token = presented.map_err(|error| Refused(error.to_string()))?;
+    let mut client = Client::new(&outgoingctl.socket);
+    let token = client.present(&secret, function)?;
+    // In normal form: what looks like one sender may turn out to be a domain.
+    let subject = &client.status(subject)?.subject;
+    must_be_one_sender(function, subject)?;
     let on_behalf_of = Some(format!("token {}", token.name));
     let outgoingctl = Outgoingctl { on_behalf_of, ..outgoingctl.clone() };
     match operation {

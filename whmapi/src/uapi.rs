@@ -3,7 +3,7 @@
 use crate::Arguments;
 use crate::answer::{Answer, Done, Refused};
 use crate::server::{Change, Server};
-use crate::whm::required;
+use crate::whm::{self, required};
 use serde_json::json;
 
 /// Carries out a call. `account` is the cPanel account on whose behalf it is, which may speak for its own mailboxes only; none: any.
@@ -32,7 +32,7 @@ pub fn call(server: &mut Server, module: &str, function: &str, account: Option<&
 /// How many messages are held, of a mailbox or, without one, of the account.
 fn count(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> Result<Done, Refused> {
     let subject = match (account, arguments.get("email")) {
-        (Some(account), None) => server.client.status(account)?.subject,
+        (Some(account), None) => whm::named(server, account)?.subject,
         _ => mailbox(server, account, arguments)?,
     };
     let count = server.queue.count(&subject)?;
@@ -49,14 +49,19 @@ fn delete(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> 
 fn mailbox(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> Result<String, Refused> {
     let email = required(arguments, "email")?;
     let is_mailbox =
-        email.trim().rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
-    if !is_mailbox {
+        |name: &str| name.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
+    let wrong = || {
         let email = email.escape_debug();
-        return Err(Refused(format!(
-            "\"{email}\" is no mailbox; the parameter \"email\" names one, as in email=bob@example.com"
-        )));
+        Refused(format!("\"{email}\" is no mailbox; the parameter \"email\" names one, as in email=bob@example.com"))
+    };
+    if !is_mailbox(email.trim()) {
+        return Err(wrong());
     }
     let status = server.client.status(email)?;
+    // What looks like one may turn out to be a domain.
+    if !is_mailbox(&status.subject) {
+        return Err(wrong());
+    }
     match account {
         Some(account) if status.owner.as_deref() != Some(account.trim().to_lowercase().as_str()) => {
             Err(Refused(format!("{} does not belong to {}", status.subject, account.escape_debug())))

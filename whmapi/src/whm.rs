@@ -9,7 +9,7 @@ use crate::listing;
 use crate::server::{Change, Server};
 use outgoingd_client::Error;
 use outgoingd_client::protocol::function::WHM;
-use outgoingd_client::protocol::message::Kind;
+use outgoingd_client::protocol::message::{Kind, Status};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -39,13 +39,14 @@ pub fn call(server: &mut Server, function: &str, arguments: &Arguments) -> Answe
 }
 
 fn change(server: &mut Server, change: Change, arguments: &Arguments) -> Result<Done, Refused> {
-    let warnings = server.change(change, account(arguments)?)?;
+    let account = account(server, arguments)?.subject;
+    let warnings = server.change(change, &account)?;
     Ok(Done { warnings, ..Done::default() })
 }
 
 /// What flags an account has.
 fn summary(server: &mut Server, arguments: &Arguments) -> Result<Done, Refused> {
-    let status = server.client.status(account(arguments)?)?;
+    let status = account(server, arguments)?;
     let has = |kind| status.flags.iter().any(|flag| flag.subject == status.subject && flag.kind == kind);
     let row = row(&status.subject, Flags { hold: has(Kind::Hold), suspend: has(Kind::Suspend) });
     accounts(vec![row], arguments)
@@ -115,14 +116,22 @@ fn returns(data: Value) -> Done {
     Done { data: Some(data), ..Done::default() }
 }
 
-/// The account that a call is about. What is none is not looked for: a function of WHM holds no domain, and not everyone.
-fn account(arguments: &Arguments) -> Result<&str, Refused> {
-    let user = required(arguments, "user")?;
-    if user.contains('@') || user.trim() == "*" {
-        let user = user.escape_debug();
-        return Err(Refused(format!("\"{user}\" is no account; the parameter \"user\" names one, as in user=alice")));
+fn account(server: &mut Server, arguments: &Arguments) -> Result<Status, Refused> {
+    named(server, required(arguments, "user")?)
+}
+
+/// The account of that name, in normal form: what looks like none, or turns out to be none, is not worked on, since a function of
+/// WHM holds no domain, and not everyone.
+pub(crate) fn named(server: &mut Server, name: &str) -> Result<Status, Refused> {
+    let is_account = |name: &str| !name.contains('@') && name != "*";
+    if is_account(name.trim()) {
+        let status = server.client.status(name)?;
+        if is_account(&status.subject) {
+            return Ok(status);
+        }
     }
-    Ok(user)
+    let name = name.escape_debug();
+    Err(Refused(format!("\"{name}\" is no account; the parameter \"user\" names one, as in user=alice")))
 }
 
 /// The value of a parameter that there must be.

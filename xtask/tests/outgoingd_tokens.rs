@@ -97,11 +97,50 @@ fn a_token_gives_no_more_than_its_function_takes_whatever_else_it_is_good_for() 
         assert_eq!(cause(client.list::<Error>(None, |_| Ok(()))), Cause::NotPermitted);
         assert_eq!(cause(client.watch::<Error>(None, None, |_| Ok(()))), Cause::NotPermitted);
         client.present(&secret, "unsuspend_outgoing")?;
-        assert_eq!(cause(client.hold("alice", &terms)), Cause::NotPermitted);
-        client.unsuspend("alice")?;
+        assert_eq!(cause(client.hold("ann@shop.test", &terms)), Cause::NotPermitted);
+        client.unsuspend("ann@shop.test")?;
         client.present(&secret, "no_such_function")?;
-        assert_eq!(cause(client.unsuspend("alice")), Cause::NotPermitted);
+        assert_eq!(cause(client.unsuspend("ann@shop.test")), Cause::NotPermitted);
         assert_eq!(cause(client.status("alice")), Cause::NotPermitted);
+        Ok(())
+    })
+}
+
+/// What only normal form turns into everyone, a domain, or a mailbox: Exim's escapes of a space that is not ASCII, and spaces.
+const DISGUISED: [&str; 6] = ["*", " *", r"\302\240*", "@shop.test", " @shop.test", r"\343\200\200@shop.test"];
+
+#[test]
+fn by_a_token_nobody_but_one_account_or_one_mailbox_is_held_however_it_is_spelled() -> Result<()> {
+    let daemon = daemon()?;
+    let secret = create(&daemon, "billing", &[])?;
+    as_user(PRESENTER, || {
+        let mut client = Client::new(daemon.socket());
+        let plain = Terms::default();
+        for (function, one, other) in
+            [("hold_outgoing_email", "alice", "ann@shop.test"), ("hold_outgoing", "ann@shop.test", "alice")]
+        {
+            client.present(&secret, function)?;
+            for subject in DISGUISED.iter().chain([&other]) {
+                assert_eq!(cause(client.hold(subject, &plain)), Cause::NotPermitted, "{function} {subject}");
+            }
+            // No function has words, or an end.
+            for terms in [
+                Terms { until: Some(4_000_000_000), ..Terms::default() },
+                Terms { reason: Some("why".to_owned()), ..Terms::default() },
+                Terms { notice: Some("call".to_owned()), ..Terms::default() },
+            ] {
+                assert_eq!(cause(client.hold(one, &terms)), Cause::NotPermitted, "{terms:?}");
+            }
+            assert_eq!(cause(client.hold("a b", &plain)), Cause::Invalid, "what means nothing is refused as such");
+            assert!(client.hold(one, &plain)?.changed);
+        }
+        for function in ["release_outgoing_email", "release_outgoing", "accountsummary", "get_held_message_count"] {
+            client.present(&secret, function)?;
+            for subject in DISGUISED {
+                assert_eq!(cause(client.status(subject)), Cause::NotPermitted, "{function} {subject}");
+                assert_eq!(cause(client.release(subject)), Cause::NotPermitted, "{function} {subject}");
+            }
+        }
         Ok(())
     })
 }

@@ -68,6 +68,8 @@ const CASES: &[Case] = &[
     refused("hold_outgoing_email", &[("user", "@shop.test")], "\"@shop.test\" is no account"),
     refused("hold_outgoing_email", &[("user", "bob@shop.test")], "\"bob@shop.test\" is no account"),
     refused("hold_outgoing_email", &[("user", "al ice")], "has a space in it"),
+    refused("accountsummary", &[("user", " @shop.test")], "\" @shop.test\" is no account"),
+    returns("accountsummary", &[("user", "root")], || accounts(&[("root", 0, 0)])),
     refused("hold_outgoing_email", &[("user", "<b>&\"'\u{7}\u{fc}]]>")], "control character"),
     refused("listaccts", &[("api.filter.enable", "1"), ("api.filter.a.type", "like")], "api.filter.a"),
     refused("listaccts", &[("search", "alice")], "\"search\""),
@@ -357,6 +359,29 @@ fn without_the_role_and_without_the_daemon_every_face_says_so() -> Result<()> {
         let reason = refusal(&stage, function, arguments)?;
         assert!(reason.starts_with("cannot reach outgoingd at "), "{reason}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_spelling_that_only_turns_out_to_mean_more_than_one_sender_changes_nothing_on_any_face() -> Result<()> {
+    let stage = Stage::new()?;
+    for name in [r"\302\240*", r"\343\200\200*", r"\302\240@shop.test"] {
+        for function in ["hold_outgoing_email", "suspend_outgoing_email", "accountsummary"] {
+            for face in [FACES[0], FACES[4]] {
+                let (text, _) = stage.call(face, function, &[("user", name)])?;
+                assert!(text.contains(r#""result":0"#), "{face:?} {name}: {text}");
+            }
+        }
+        let email = format!("email={}", encoded(name));
+        for function in ["hold_outgoing", "suspend_outgoing", "delete_held_messages", "get_held_message_count"] {
+            assert_eq!(stage.daemon.ctl(&["uapi", "Email", function, &email])?.code(), 1, "{function} {name}");
+            let authorization = format!("Authorization: cpanel alice:{}", stage.token);
+            let words = ["--header", &authorization, "--data", &email];
+            let reply = stage.whmapi.curl(&format!("/execute/Email/{function}"), &words)?;
+            assert!(reply.body.contains(r#""status":0"#), "{function} {name}: {reply:?}");
+        }
+    }
+    assert_eq!(stage.daemon.must(&["--json", "list"])?, "");
     Ok(())
 }
 
