@@ -339,8 +339,8 @@ impl Requests {
                 }
             }
         }
-        // root is there, whatever a list of accounts says.
-        if flags.is_empty() && !subject.is_root() {
+        // What has a flag may have been there before. root always is, whatever a list of accounts says.
+        if flags.iter().all(|flag| flag.subject == "*") && !subject.is_root() {
             self.must_exist(&subject)?;
         }
         let deciding = self.table.deciding(&identity, now).map(|(name, kind)| (name, WireKind::from(kind)));

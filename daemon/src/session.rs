@@ -141,7 +141,7 @@ async fn by_token(requests: &Requests, peer: &Peer, request: Request, hash: Hash
     match requests.present(hash, function).await {
         Ok(token) => {
             let on_behalf_of = Some(tokens::on_behalf_of(&token));
-            requests.handle(peer, Call { on_behalf_of, request }).await
+            tokens::without_words(requests.handle(peer, Call { on_behalf_of, request }).await)
         }
         Err(refusal) => Reply::Refused(refusal),
     }
@@ -251,7 +251,9 @@ fn not_permitted(peer: &Peer, right: Right) -> Refusal {
     let (may, where_to) = match right {
         Right::Look => ("may look but not change", "admin-users or admin-groups"),
         Right::Present => ("may only do what a token is good for, and has presented none", "another of the lists"),
-        Right::Nothing | Right::Change => ("may neither look nor change", "one of the lists"),
+        Right::Nothing | Right::Change => {
+            ("may neither look nor change", "one of the lists (token-users, if it is to present tokens)")
+        }
     };
     let message = format!("{} {may}: become root, or be named in {where_to} of [access] in outgoingd.toml", peer.name);
     Refusal { cause: Cause::NotPermitted, message }

@@ -5,7 +5,7 @@ use crate::change::{Action, Change, Origin};
 use crate::directory::Accounts;
 use crate::flag::{MAX_UNTIL, Timestamp};
 use crate::name::Shape;
-use crate::requests::{PAGE, ROW, Requests, unreadable};
+use crate::requests::{PAGE, Requests, unreadable};
 use crate::token::{self, Hash, MAX_TOKENS, Token, TokenError};
 use crate::wire;
 use outgoingd_client::protocol::message::{Cause, Changed, Refusal, Reply, Secret, Token as WireToken};
@@ -17,8 +17,8 @@ const LETTERS: [u8; 32] = *b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// Letters of a secret: as many as one of cPanel's has.
 const SECRET_LEN: usize = 32;
 
-/// Accounts in one page of them.
-const ACCOUNTS: usize = PAGE / (ROW + crate::name::MAX_NAME);
+/// Bytes of a name in a page beside the name, at most.
+const LENGTH: usize = 3;
 
 impl Requests {
     pub(crate) async fn create_token(
@@ -36,7 +36,7 @@ impl Requests {
             return Err(wrong("its end must lie between now and the year 2105".to_owned()));
         }
         let tokens = self.blocking(Requests::tokens).await?;
-        if tokens.len() >= MAX_TOKENS {
+        if tokens.iter().filter(|(other, _)| other != name.as_str()).count() >= MAX_TOKENS {
             return Err(wrong(format!("there are {MAX_TOKENS}; revoke one that is not needed")));
         }
         let secret = new_secret().map_err(|error| wrong(format!("the system gave no random bits: {error}")))?;
@@ -85,12 +85,17 @@ impl Requests {
 
     /// The accounts behind `after` that are known by name: those of the list, those that own a domain, those that have a flag.
     pub(crate) fn accounts(&self, after: Option<&str>) -> Result<Reply, Refusal> {
-        let (mut page, mut more) = (BTreeSet::new(), false);
+        let (mut page, mut size, mut more) = (BTreeSet::new(), 0, false);
         let mut add = |account: &str| {
             let is_new = after.is_none_or(|after| account > after) && !page.contains(account);
             if is_new && matches!(Shape::of(account), Shape::Account(_)) {
                 page.insert(account.to_owned());
-                more |= page.len() > ACCOUNTS && page.pop_last().is_some();
+                size += LENGTH + account.len();
+                // The first in their order stay.
+                while size > PAGE {
+                    size -= page.pop_last().map_or(size, |last| LENGTH + last.len());
+                    more = true;
+                }
             }
             self.goes_on()
         };
@@ -127,6 +132,19 @@ fn refused(cause: Cause, message: String) -> Refusal {
 /// Whoever is named in the trail beside the user for what is done by a token.
 pub(crate) fn on_behalf_of(token: &WireToken) -> String {
     format!("token {}", token.name)
+}
+
+/// A reply to whoever asks by a token: which flags there are. Who set them and why is for those who have a right.
+pub(crate) fn without_words(mut reply: Reply) -> Reply {
+    let flags = match &mut reply {
+        Reply::Flags { flags, .. } => flags,
+        Reply::Status(status) => &mut status.flags,
+        _ => return reply,
+    };
+    for flag in flags {
+        (flag.by, flag.reason, flag.notice) = (None, None, None);
+    }
+    reply
 }
 
 /// The answer to whoever asks by a token for something that its function does not take.

@@ -14,9 +14,6 @@ pub enum ArgumentError {
     /// There is no `=` in it.
     #[error("\"{}\" is no argument: an argument is NAME=VALUE", .0.escape_debug())]
     NoValue(String),
-    /// What is URI-encoded is not UTF-8.
-    #[error("\"{}\" does not encode UTF-8", .0.escape_debug())]
-    Encoding(String),
     /// It is no object in JSON, or has something else in it than texts, numbers, yes and no.
     #[error("the arguments are no object of JSON with one value for each name")]
     Json,
@@ -46,17 +43,16 @@ impl Arguments {
         object.into_iter().map(argument).collect::<Result<_, _>>().map(Arguments)
     }
 
-    /// Takes words of a command line, `NAME=VALUE`, the value URI-encoded (RFC 3986; a `+` is a `+`).
+    /// Takes words of a command line, `NAME=VALUE`, the value URI-encoded (RFC 3986; a `+` is a `+`). What is not UTF-8 is replaced, as
+    /// in a form.
     ///
     /// # Errors
     ///
-    /// A word has no `=`, or does not encode UTF-8.
+    /// A word has no `=`.
     pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Arguments, ArgumentError> {
         let argument = |word: &str| {
             let (name, value) = word.split_once('=').ok_or_else(|| ArgumentError::NoValue(word.to_owned()))?;
-            let value = percent_decode_str(value).decode_utf8();
-            let value = value.map_err(|_| ArgumentError::Encoding(word.to_owned()))?.into_owned();
-            Ok((name.to_owned(), value))
+            Ok((name.to_owned(), percent_decode_str(value).decode_utf8_lossy().into_owned()))
         };
         words.into_iter().map(argument).collect::<Result<_, _>>().map(Arguments)
     }
@@ -123,7 +119,7 @@ mod tests {
         for word in ["user", "", "user%3Dalice"] {
             assert_eq!(Arguments::from_words([word]), Err(ArgumentError::NoValue(word.to_owned())));
         }
-        assert_eq!(Arguments::from_words(["user=%ff"]), Err(ArgumentError::Encoding("user=%ff".to_owned())));
+        assert_eq!(Arguments::from_words(["user=%ff"]), Ok(Arguments::from_form(b"user=%ff")));
         for json in ["", "[]", "1", "{\"user\":null}", "{\"user\":[\"alice\"]}", "{\"user\":{}}", "{\"user\":\"a\"} x"]
         {
             assert_eq!(Arguments::from_json(json.as_bytes()), Err(ArgumentError::Json), "{json}");

@@ -60,7 +60,7 @@ impl Outgoingctl {
     ///
     /// It could not begin.
     pub fn deliver(&self, subject: &str) -> Result<Child, Refused> {
-        let mut command = self.command(&["deliver", "--", subject]);
+        let mut command = self.command(&["deliver", "--in-turn", "--", subject]);
         // Ctrl-C on a terminal is meant for whoever has begun it.
         command.process_group(0);
         let running = Running::start(command)?;
@@ -109,6 +109,8 @@ impl Outgoingctl {
         let mut command = Command::new(&self.program);
         // Under another name it would be another command.
         command.arg0("outgoingctl").arg("--json").arg("--socket").arg(&self.socket);
+        // Whom that names is known here.
+        command.env_remove("SUDO_USER").env_remove("DOAS_USER");
         if let Some(exim) = &self.exim {
             command.arg("--exim").arg(exim);
         }

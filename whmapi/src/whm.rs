@@ -23,6 +23,12 @@ const PICKING: [&str; 3] = ["search", "searchtype", "searchmethod"];
 /// Carries out a call.
 #[must_use]
 pub fn call(server: &mut Server, function: &str, arguments: &Arguments) -> Answer {
+    // Said or not on the command line, as WHM's.
+    if let Some(version) = arguments.get("api.version").filter(|version| *version != "1") {
+        let version = version.escape_debug();
+        let other = format!("there is no version \"{version}\" of the API here: say api.version=1");
+        return Answer::whm(function, Err(Refused(other)));
+    }
     let outcome = match function {
         "hold_outgoing_email" => change(server, Change::Hold, arguments),
         "release_outgoing_email" => change(server, Change::Release, arguments),

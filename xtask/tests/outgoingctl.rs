@@ -150,8 +150,8 @@ fn the_log_says_who_did_what_and_on_whose_behalf() -> Result<()> {
     named.args(["unsuspend", "carol", "--on-behalf-of", "panel"]).env("SUDO_USER", "ann");
     assert!(named.output()?.status.success());
     assert!(
-        daemon.must(&["--json", "log", "-n", "1"])?.contains(r#""on_behalf_of":"panel""#),
-        "who is named goes first"
+        daemon.must(&["--json", "log", "-n", "1"])?.contains(r#""on_behalf_of":"panel, by ann""#),
+        "nobody hides behind a name"
     );
     assert_eq!(daemon.must(&["log", "alice"])?.lines().count(), 3, "a heading and two entries");
     assert_eq!(daemon.must(&["--json", "log", "-n", "1"])?.lines().count(), 1);
@@ -168,7 +168,10 @@ fn a_call_of_whms_is_answered_on_standard_output_whatever_becomes_of_it() -> Res
     let uapi = daemon.ctl(&["uapi", "--output=json", "Email", "no_such_function"])?;
     assert_eq!((uapi.code(), uapi.stderr.as_str()), (1, ""));
     assert!(uapi.stdout.contains(r#""module":"Email""#) && uapi.stdout.contains(r#""apiversion":3"#), "{uapi:?}");
-    for wrong in [&["whmapi1", "version", "no-argument"][..], &["whmapi1", "version", "user=%ff"], &["uapi", "Email"]] {
+    let no_argument = daemon.ctl(&["whmapi1", "version", "no-argument", "--output=json"])?;
+    assert_eq!((no_argument.code(), no_argument.stderr.as_str()), (1, ""));
+    assert!(no_argument.stdout.contains("an argument is NAME=VALUE"), "{no_argument:?}");
+    for wrong in [&["whmapi1"][..], &["whmapi1", "version", "--no-option"], &["uapi", "Email"]] {
         let wrong = daemon.ctl(wrong)?;
         assert_eq!((wrong.code(), wrong.stdout.as_str()), (2, ""), "{wrong:?}");
     }

@@ -170,6 +170,29 @@ fn a_token_that_is_limited_to_some_functions_is_good_for_no_other() -> Result<()
 }
 
 #[test]
+fn by_a_token_it_is_seen_that_there_is_a_flag_and_not_who_set_it_and_why() -> Result<()> {
+    let daemon = daemon()?;
+    let secret = create(&daemon, "billing", &[])?;
+    let terms = Terms { reason: Some("phished".to_owned()), ..Terms::default() };
+    Client::new(daemon.socket()).suspend("alice", &terms)?;
+    as_user(PRESENTER, || {
+        let mut client = Client::new(daemon.socket());
+        client.present(&secret, "accountsummary")?;
+        let mut flags = client.status("alice")?.flags;
+        client.present(&secret, "listaccts")?;
+        client.list::<Error>(None, |flag| {
+            flags.push(flag);
+            Ok(())
+        })?;
+        assert_eq!(flags.len(), 2);
+        for flag in flags {
+            assert_eq!((flag.subject.as_str(), flag.by, flag.reason, flag.notice), ("alice", None, None, None));
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn without_a_token_its_users_may_nothing_and_a_token_helps_nobody_else() -> Result<()> {
     let daemon = daemon()?;
     let secret = create(&daemon, "billing", &[])?;

@@ -363,6 +363,14 @@ fn without_the_role_and_without_the_daemon_every_face_says_so() -> Result<()> {
 }
 
 #[test]
+fn an_account_that_there_is_not_is_none_though_everyone_is_held() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.daemon.must(&["hold", "*"])?;
+    assert!(refusal(&stage, "accountsummary", &[("user", "alcie")])?.contains("no account alcie"));
+    Ok(())
+}
+
+#[test]
 fn a_spelling_that_only_turns_out_to_mean_more_than_one_sender_changes_nothing_on_any_face() -> Result<()> {
     let stage = Stage::new()?;
     for name in [r"\302\240*", r"\343\200\200*", r"\302\240@shop.test"] {

@@ -4,10 +4,11 @@
 use anyhow::{Context, Result};
 use outgoingd_client::Client;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -22,8 +23,8 @@ const NO_DAEMON: &str = "/nonexistent/socket";
 /// Longer than any test waits, so that nothing ends for this reason.
 const NO_DEADLINE: &str = "header-deadline-ms = 120000";
 
-/// What is answered without a question to anybody.
-const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+/// A call that has an answer, though there be no daemon, and behind which the connection stays open.
+const CALL: &str = "GET /json-api/version?api.version=1 HTTP/1.1\r\nHost: x\r\nAuthorization: whm root:TOKEN\r\n\r\n";
 
 fn alone() -> WhmapiBuilder {
     Whmapi::builder(Path::new(NO_DAEMON))
@@ -135,12 +136,12 @@ fn a_socket_that_is_handed_over_is_used() -> Result<()> {
             })?;
             let mut stream = stream.context("no socket")?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(GET.as_bytes())?;
+            stream.write_all(CALL.as_bytes())?;
             one_reply(&mut stream)
         }
     });
     whmapi.spawn(&mut command)?;
-    assert_eq!(waiting.join().map_err(|_| anyhow::anyhow!("the client panicked"))??.status, 404);
+    assert_eq!(waiting.join().map_err(|_| anyhow::anyhow!("the client panicked"))??.status, 200);
     assert_eq!(status(&mut whmapi)?, format!("STATUS=HTTP on {address}"));
     assert!(whmapi.stop()?.success());
     Ok(())
@@ -250,17 +251,18 @@ fn calls_that_are_at_work_are_finished_before_it_stops() -> Result<()> {
     let secret = Client::new(daemon.socket()).create_token("billing", &[], None)?.0;
     let mut whmapi = Whmapi::builder(&daemon.socket()).limits(NO_DEADLINE).start()?;
     let mut idle = whmapi.connect(PATIENCE)?;
-    idle.write_all(GET.as_bytes())?;
+    idle.write_all(CALL.replace("TOKEN", &secret).as_bytes())?;
     one_reply(&mut idle)?;
     daemon.stand_still()?;
     let header = format!("Authorization: whm root:{secret}");
+    let descriptors = format!("/proc/{}/fd", whmapi.id()?);
+    let before = fs::read_dir(&descriptors)?.count();
     let calling = whmapi
         .curl_command("/json-api/no_such_function?api.version=1", &["--header", &header])
         .stdout(Stdio::piped())
         .spawn()?;
-    // A call is carried out on a thread of its own.
-    let tasks = format!("/proc/{}/task", whmapi.id()?);
-    wait_until("the call to be at work", PATIENCE, || Ok(fs::read_dir(&tasks)?.count() > 1))?;
+    // It has a connection from curl, and one to the daemon.
+    wait_until("the call to be at work", PATIENCE, || Ok(fs::read_dir(&descriptors)?.count() >= before + 2))?;
     whmapi.signal(Signal::TERM)?;
     whmapi.wait_for("STOPPING=1")?;
     let start = Instant::now();
@@ -291,14 +293,14 @@ fn a_stop_does_not_wait_for_who_has_not_called() -> Result<()> {
 #[test]
 fn who_is_slow_with_headers_or_the_next_call_is_not_waited_for() -> Result<()> {
     let whmapi = alone().limits("header-deadline-ms = 300").start()?;
-    for begun in ["", "GET /json-api/version HTTP/1.1\r\nHost:", "\r\n", GET] {
+    for begun in ["", "GET /json-api/version HTTP/1.1\r\nHost:", "\r\n", CALL] {
         let mut stream = whmapi.connect(PATIENCE)?;
         let start = Instant::now();
         stream.write_all(begun.as_bytes())?;
         let heard = to_the_end(&mut stream)?;
         let waited = start.elapsed();
         assert!((Duration::from_millis(250)..Duration::from_secs(5)).contains(&waited), "{begun:?}: {waited:?}");
-        assert_eq!(heard.starts_with("HTTP/1.1 404"), begun == GET, "{begun:?}: {heard:?}");
+        assert_eq!(heard.starts_with("HTTP/1.1 200"), begun == CALL, "{begun:?}: {heard:?}");
     }
     // Not even one who says a little all the time.
     let mut stream = whmapi.connect(PATIENCE)?;
@@ -323,7 +325,7 @@ fn who_is_slow_with_the_handshake_is_not_waited_for_and_who_speaks_no_tls_is_nob
     assert_eq!(to_the_end(&mut stream)?, "");
     assert!(start.elapsed() < Duration::from_secs(5));
     let mut stream = whmapi.connect(PATIENCE)?;
-    stream.write_all(GET.as_bytes())?;
+    stream.write_all(CALL.as_bytes())?;
     assert!(!to_the_end(&mut stream)?.contains("HTTP/1.1"));
     assert_eq!(whmapi.curl("/", &[])?.status, 404);
     Ok(())
@@ -356,9 +358,13 @@ fn who_sends_too_much_is_told_so_when_all_is_sent() -> Result<()> {
 #[test]
 fn who_does_not_take_the_answers_is_not_waited_for() -> Result<()> {
     let whmapi = alone().limits("request-deadline-ms = 100\nheader-deadline-ms = 100").start()?;
-    let mut stream = whmapi.connect(Duration::from_secs(30))?;
-    set_socket_recv_buffer_size(&stream, 4096)?;
-    let calls = GET.repeat(1000);
+    // Before it connects: one that shrinks later does not take what says that the connection has ended.
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    set_socket_recv_buffer_size(&socket, 4096)?;
+    rustix::net::connect(&socket, &whmapi.address())?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+    let calls = CALL.repeat(1000);
     let start = Instant::now();
     // It takes no calls while it cannot say its answers, and in the end it gives up.
     let end = loop {
@@ -404,17 +410,39 @@ fn what_is_no_http_ends_the_connection_and_nothing_else() -> Result<()> {
 fn one_address_has_so_many_connections() -> Result<()> {
     let whmapi = alone().limits("connections-per-address = 2").limits(NO_DEADLINE).start()?;
     let call = |stream: &mut TcpStream| -> Result<u16> {
-        stream.write_all(GET.as_bytes())?;
+        stream.write_all(CALL.as_bytes())?;
         Ok(one_reply(stream)?.status)
     };
     let mut open = [whmapi.connect(PATIENCE)?, whmapi.connect(PATIENCE)?];
     for stream in &mut open {
-        assert_eq!(call(stream)?, 404);
+        assert_eq!(call(stream)?, 200);
     }
     let mut third = whmapi.connect(PATIENCE)?;
     assert_eq!(to_the_end(&mut third)?, "");
     drop(open);
-    wait_until("a place", PATIENCE, || Ok(call(&mut whmapi.connect(PATIENCE)?).is_ok_and(|status| status == 404)))
+    wait_until("a place", PATIENCE, || Ok(call(&mut whmapi.connect(PATIENCE)?).is_ok_and(|status| status == 200)))
+}
+
+#[test]
+fn who_has_shown_nothing_good_keeps_no_place() -> Result<()> {
+    let whmapi = alone().limits(NO_DEADLINE).start()?;
+    for call in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /json-api/version HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = whmapi.connect(PATIENCE)?;
+        stream.write_all(call.as_bytes())?;
+        let heard = to_the_end(&mut stream)?;
+        assert!(heard.starts_with("HTTP/1.1 40") && heard.contains("connection: close"), "{heard}");
+    }
+    Ok(())
+}
+
+#[test]
+fn who_has_said_all_is_answered_though_he_closes_his_side() -> Result<()> {
+    let whmapi = alone().limits(NO_DEADLINE).start()?;
+    let mut stream = whmapi.connect(PATIENCE)?;
+    stream.write_all(CALL.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    assert!(to_the_end(&mut stream)?.contains("cannot reach outgoingd"));
+    Ok(())
 }
 
 #[test]
@@ -422,16 +450,16 @@ fn more_connections_than_there_are_places_wait() -> Result<()> {
     let whmapi = alone().limits("connections = 2").limits(NO_DEADLINE).start()?;
     let mut open = [whmapi.connect(PATIENCE)?, whmapi.connect(PATIENCE)?];
     for stream in &mut open {
-        stream.write_all(GET.as_bytes())?;
+        stream.write_all(CALL.as_bytes())?;
         one_reply(stream)?;
     }
     let mut third = whmapi.connect(Duration::from_millis(300))?;
-    third.write_all(GET.as_bytes())?;
+    third.write_all(CALL.as_bytes())?;
     let early = third.read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(early, Err(ErrorKind::WouldBlock), "there was no place");
     drop(open);
     third.set_read_timeout(Some(PATIENCE))?;
-    assert_eq!(one_reply(&mut third)?.status, 404);
+    assert_eq!(one_reply(&mut third)?.status, 200);
     Ok(())
 }
 

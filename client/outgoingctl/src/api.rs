@@ -6,6 +6,7 @@ use crate::Failure;
 use crate::arguments::{Call, Format};
 use crate::tools::Tools;
 use outgoingd_client::Client;
+use outgoingd_whmapi::answer::Refused;
 use outgoingd_whmapi::{Answer, Arguments, Outgoingctl, Queue, Server, render, uapi, whm};
 use std::env;
 use std::ffi::OsString;
@@ -25,21 +26,25 @@ pub(crate) fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 }
 
 pub(crate) fn whm(tools: &mut Tools, Call { output, function, arguments }: &Call) -> Result<(), Failure> {
-    let arguments = read(arguments)?;
-    let answer = whm::call(&mut server(tools)?, function, &arguments);
+    let answer = match read(arguments) {
+        Ok(arguments) => whm::call(&mut server(tools)?, function, &arguments),
+        Err(refused) => Answer::whm(function, Err(refused)),
+    };
     print(tools, &answer, *output)
 }
 
 /// `user` is the account on whose behalf it is; none: any.
 pub(crate) fn uapi(tools: &mut Tools, user: Option<&str>, module: &str, call: &Call) -> Result<(), Failure> {
     let Call { output, function, arguments } = call;
-    let arguments = read(arguments)?;
-    let answer = uapi::call(&mut server(tools)?, module, function, user, &arguments);
+    let answer = match read(arguments) {
+        Ok(arguments) => uapi::call(&mut server(tools)?, module, function, user, &arguments),
+        Err(refused) => Answer::uapi(Err(refused)),
+    };
     print(tools, &answer.with_call(module, function), *output)
 }
 
-fn read(words: &[String]) -> Result<Arguments, Failure> {
-    Arguments::from_words(words.iter().map(String::as_str)).map_err(|error| Failure::Usage(error.to_string()))
+fn read(words: &[String]) -> Result<Arguments, Refused> {
+    Arguments::from_words(words.iter().map(String::as_str)).map_err(|error| Refused(error.to_string()))
 }
 
 /// What a call works on: the daemon, and this program itself for what concerns Exim's queue.

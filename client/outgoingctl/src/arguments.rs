@@ -66,6 +66,9 @@ pub(crate) enum Verb {
     Deliver {
         #[command(flatten)]
         subjects: Subjects,
+        /// Only when fewer than eight others with this option are at it; wait five seconds for that at most
+        #[arg(long)]
+        in_turn: bool,
         /// Messages that are delivered at the same time
         #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
         jobs: u8,
@@ -306,6 +309,18 @@ impl Verb {
             | Verb::Token(_)
             | Verb::Whm(_)
             | Verb::Uapi { .. } => false,
+        }
+    }
+
+    /// What to say when the daemon's answer was lost.
+    pub(crate) fn in_doubt(&self) -> Option<&'static str> {
+        match self {
+            Verb::Token(TokenVerb::Create { .. } | TokenVerb::Revoke { .. }) => Some(
+                "; it may have been done or not: look with `outgoingctl token list`, and revoke a token whose secret you have not seen",
+            ),
+            verb => verb.changes().then_some(
+                "; the change may have been made or not: look with `outgoingctl status`, or repeat it, which does no harm",
+            ),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! outgoingctl: administrators' commands to outgoingd.
 //!
 //! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, and Exim by way of [`held`],
-//! [`delivery`] and [`removal`]; [`token`] and [`api`] are
-//! for those who call functions of WHM; [`show`] and [`rows`] make of what came back tables for people or JSON for programs, which
-//! [`output`] prints. Exit statuses are decided here and nowhere else.
+//! [`delivery`] and [`removal`]; [`token`] and [`api`] are for those who call functions of WHM; [`show`] and [`rows`] make of
+//! what came back tables for people or JSON for programs, which [`output`] prints. Exit statuses are decided here and nowhere
+//! else.
 
 mod arguments;
 
@@ -22,6 +22,8 @@ mod token;
 mod api;
 
 mod tools;
+
+mod turn;
 
 mod consent;
 
@@ -79,12 +81,12 @@ enum Failure {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse_from(api::words(env::args_os()));
-    let changes = arguments.verb.changes();
+    let in_doubt = arguments.verb.in_doubt();
     match verbs::run(arguments) {
         Ok(()) | Err(Failure::NobodyReads | Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Answered) => ExitCode::FAILURE,
         Err(failure) => {
-            let advice = if changes { advice(&failure).or(doubt(&failure)) } else { advice(&failure) };
+            let advice = advice(&failure).or(in_doubt.filter(|_| was_lost(&failure)));
             let words = show::safe(&failure.to_string());
             output::complain(&format!("outgoingctl: {words}{}", advice.unwrap_or_default()));
             ExitCode::from(exit_status(&failure))
@@ -144,10 +146,7 @@ fn advice(failure: &Failure) -> Option<&'static str> {
     })
 }
 
-/// What is not known of a change whose answer was lost.
-fn doubt(failure: &Failure) -> Option<&'static str> {
-    let lost = matches!(failure, Failure::Client(Error::Lost { .. }));
-    lost.then_some(
-        "; the change may have been made or not: look with `outgoingctl status`, or repeat it, which does no harm",
-    )
+/// Whether the answer was lost, and with it what became of the request.
+fn was_lost(failure: &Failure) -> bool {
+    matches!(failure, Failure::Client(Error::Lost { .. }))
 }

@@ -14,8 +14,9 @@ use crate::output::Output;
 use crate::removal::{self, Sweep};
 use crate::rows::{self, Bouncing, CheckRow, Failed, ImportRow, LogRow, StatusRow};
 use crate::tools::{self, TABLE_ROWS, Tools};
-use crate::{api, moment, show, token};
+use crate::{api, moment, show, token, turn};
 use indicatif::{ProgressBar, ProgressStyle};
+use outgoingd_client::exim::Exim;
 use outgoingd_client::held::{Search, Stand};
 use outgoingd_client::protocol::message::{Cause, Flag, Imported, Kind, LogEntry};
 use outgoingd_client::{Client, Error, Terms};
@@ -28,8 +29,11 @@ use std::time::Instant;
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { socket, exim, json, on_behalf_of, verb } = arguments;
     // Under sudo or doas the kernel names root; the audit trail shall name the person too.
-    let login = || std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")).ok();
-    let whom = on_behalf_of.or_else(login);
+    let login = std::env::var("SUDO_USER").or_else(|_| std::env::var("DOAS_USER")).ok();
+    let whom = match (on_behalf_of, login) {
+        (Some(whom), Some(login)) => Some(format!("{whom}, by {login}")),
+        (whom, login) => whom.or(login),
+    };
     let [client, recorder] = [(); 2].map(|()| {
         let mut client = Client::new(&socket);
         if let Some(whom) = &whom {
@@ -60,7 +64,12 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
             release_and_drop(tools, &subjects, consent)
         }
         Verb::Release { subjects: Subjects { subjects }, jobs, .. } => release_and_deliver(tools, &subjects, jobs),
-        Verb::Deliver { subjects: Subjects { subjects }, jobs } => deliver(tools, &subjects, jobs),
+        Verb::Deliver { subjects: Subjects { subjects }, in_turn, jobs } => {
+            // Who may not have it delivered is told so before he waits for a turn.
+            let exim = tools.exim()?;
+            let _turn = in_turn.then(|| turn::take(&tools.socket)).transpose()?;
+            deliver(tools, &exim, &subjects, jobs)
+        }
         Verb::Suspend { subjects, reason, notice, end, drop, consent } => {
             let terms = Terms { until: end.until(), reason, notice };
             if drop {
@@ -145,10 +154,9 @@ fn release_and_deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Resu
 }
 
 /// The second half of a release: what was released before goes, whoever has released it.
-fn deliver(tools: &mut Tools, subjects: &[String], jobs: u8) -> Result<(), Failure> {
-    let exim = tools.exim()?;
+fn deliver(tools: &mut Tools, exim: &Exim, subjects: &[String], jobs: u8) -> Result<(), Failure> {
     subjects.iter().try_for_each(|subject| tools.warn_of_unknown(subject))?;
-    delivery::deliver(tools, &exim, subjects, "deliver", jobs)
+    delivery::deliver(tools, exim, subjects, "deliver", jobs)
 }
 
 fn release_and_drop(tools: &mut Tools, subjects: &[String], consent: Consent) -> Result<(), Failure> {

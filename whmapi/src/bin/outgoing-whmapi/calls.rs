@@ -3,9 +3,11 @@
 //! A call whose caller has gone, or has been told that it took too long, goes on to its end, and keeps its place until then.
 
 use crate::authentication::Credentials;
+use outgoingd_client::protocol::function::WHM;
 use outgoingd_client::protocol::message::{Cause, Refusal};
 use outgoingd_client::{Client, Error};
 use outgoingd_whmapi::answer::Refused;
+use outgoingd_whmapi::server::Operation;
 use outgoingd_whmapi::{Answer, Arguments, Queue, Server, uapi, whm};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,8 +17,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{self, Instant};
 use tracing::{error, info};
 
-/// Calls that are carried out at the same time; others wait for a place.
-pub(crate) const AT_ONCE: usize = 16;
+/// Calls that are carried out at the same time; others wait for a place. Those that read all of Exim's queue, and those that list all
+/// accounts, have places of their own, so that they keep nobody from holding anything.
+const AT_ONCE: usize = 16;
+const ON_THE_QUEUE: usize = 4;
+const LISTINGS: usize = 1;
+
+/// All of them.
+pub(crate) const ALL_AT_ONCE: usize = AT_ONCE + ON_THE_QUEUE + LISTINGS;
 
 /// How long they wait.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,7 +37,15 @@ const MAX_LOGGED: usize = 120;
 pub(crate) struct Calls {
     socket: PathBuf,
     queue_socket: PathBuf,
-    places: Arc<Semaphore>,
+    places: Places,
+}
+
+/// Places for calls, by what they do.
+#[derive(Clone, Debug)]
+struct Places {
+    usual: Arc<Semaphore>,
+    on_the_queue: Arc<Semaphore>,
+    listings: Arc<Semaphore>,
 }
 
 /// A call.
@@ -57,8 +73,11 @@ pub(crate) enum Function {
 /// What became of a call that was carried out.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It has an answer, which may be that it was refused.
+    /// It has an answer, which may be that it was refused. The token is one.
     Answered(Answer),
+    /// Nobody could say whether the token is one. That is an answer, too: the call was not carried out, and whoever called must
+    /// know why; for scripts it is a refusal like any other, and no reason to look for another token.
+    Unanswered(Answer),
     /// There is no such token, or it has ended.
     NoSuchToken(String),
     /// The token is not good for the function, or this service may not present any.
@@ -79,18 +98,30 @@ pub(crate) enum Missed {
 impl Calls {
     /// Calls for this daemon and this helper.
     pub(crate) fn new(socket: PathBuf, queue_socket: PathBuf) -> Calls {
-        Calls { socket, queue_socket, places: Arc::new(Semaphore::new(AT_ONCE)) }
+        let [usual, on_the_queue, listings] =
+            [AT_ONCE, ON_THE_QUEUE, LISTINGS].map(|places| Arc::new(Semaphore::new(places)));
+        Calls { socket, queue_socket, places: Places { usual, on_the_queue, listings } }
     }
 
     /// Carries out a call, if there is a place for it in time, and waits for it until `deadline`.
     pub(crate) async fn carry_out(&self, call: Call, deadline: Instant) -> Result<Outcome, Missed> {
         let Calls { socket, queue_socket, places } = self.clone();
-        in_its_place(&places, deadline, move || {
+        in_its_place(places.of(call.function.name()), deadline, move || {
             let (secret, function) = (call.credentials.secret.clone(), call.function.name().to_owned());
             let queue = Queue::Helper { socket: queue_socket, secret, function };
             call.carry_out(&mut Server { client: Client::new(socket), queue })
         })
         .await
+    }
+}
+
+impl Places {
+    fn of(&self, function: &str) -> &Arc<Semaphore> {
+        match Operation::of(function) {
+            Some(Operation::Count | Operation::Delete) => &self.on_the_queue,
+            None if function == "listaccts" => &self.listings,
+            Some(Operation::Deliver) | None => &self.usual,
+        }
     }
 }
 
@@ -124,15 +155,9 @@ impl Call {
                 return Outcome::NoSuchToken(message);
             }
             Err(Error::Refused(Refusal { cause: Cause::NotPermitted, message })) => {
-                self.log("a token", &message);
                 return Outcome::NotPermitted(message);
             }
-            // Nobody can say whether the token is one. The call was not carried out, and whoever called must know why it
-            // was not: for scripts that is an answer like any other refusal, and no reason to look for another token.
-            Err(error) => {
-                self.log("a token", &error.to_string());
-                return Outcome::Answered(self.function.refuse(error.to_string()));
-            }
+            Err(error) => return Outcome::Unanswered(self.function.refuse(error.to_string())),
         };
         let answer = self.answer(server);
         self.log(&format!("token {}", token.name), reason(&answer));
@@ -143,8 +168,10 @@ impl Call {
         let Call { credentials, function, arguments, .. } = self;
         match function {
             Function::Whm(name) => match arguments.get("api.version") {
-                Some("1") => whm::call(server, name, arguments),
-                version => function.refuse(other_version(version)),
+                None if WHM.contains(&name.as_str()) => {
+                    function.refuse("the version of the API is missing: say api.version=1".to_owned())
+                }
+                _ => whm::call(server, name, arguments),
             },
             Function::Uapi { module, function } => {
                 uapi::call(server, module, function, credentials.account.as_deref(), arguments)
@@ -161,7 +188,7 @@ impl Call {
             .filter_map(|name| arguments.get(name).map(|value| format!(" {name}={}", short(value))))
             .collect();
         let (account, outcome) = (account.unwrap_or_default(), short(outcome));
-        info!("{who}{account} from {address} called {}{about}: {outcome}", function.name());
+        info!("{who}{account} from {address} called {}{about}: {outcome}", short(function.name()));
     }
 }
 
@@ -182,15 +209,8 @@ impl Function {
     }
 }
 
-fn other_version(version: Option<&str>) -> String {
-    match version {
-        Some(version) => format!("there is no version \"{}\" of the API here: say api.version=1", short(version)),
-        None => "the version of the API is missing: say api.version=1".to_owned(),
-    }
-}
-
 /// Why an answer is what it is, in words.
-fn reason(answer: &Answer) -> &str {
+pub(crate) fn reason(answer: &Answer) -> &str {
     let said = answer.tree.pointer("/metadata/reason").or_else(|| answer.tree.pointer("/errors/0"));
     said.and_then(|said| said.as_str()).unwrap_or(if answer.done { "OK" } else { "refused" })
 }

@@ -3,7 +3,7 @@
 //! What hyper refuses by itself, headers that are too long or no HTTP, is answered without a body.
 
 use crate::config::Limits;
-use crate::guard::Network;
+use crate::guard::{Lines, Network};
 use crate::http::Peer;
 use crate::tls::Tls;
 use axum::Router;
@@ -72,6 +72,8 @@ impl Connections {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.header_deadline())
+            // Who has said all may close his side, and is answered nevertheless.
+            .half_close(true)
             .max_header_size(MAX_HEADER_BYTES)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_BUFFER);
@@ -81,9 +83,13 @@ impl Connections {
 
     /// Serves whoever comes.
     pub(crate) async fn accept(self: Arc<Self>, mut listeners: Vec<TcpListener>) {
-        let mut pause = BACK_OFF.0;
-        // The semaphore is never closed.
-        while let Ok(permit) = self.places.clone().acquire_owned().await {
+        let (mut pause, mut lines) = (BACK_OFF.0, Lines::default());
+        loop {
+            if self.places.available_permits() == 0 && lines.next(Instant::now().into_std()).is_some() {
+                warn!("all {} places for connections are taken; whoever comes waits", self.limits.connections);
+            }
+            // The semaphore is never closed.
+            let Ok(permit) = self.places.clone().acquire_owned().await else { return };
             // Another one is first next time.
             listeners.rotate_left(1);
             match next(&listeners).await {
@@ -149,7 +155,7 @@ impl Connections {
         let router = TowerToHyperService::new(self.router.clone());
         let service = service_fn(|mut request: Request<Incoming>| {
             *last_call.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-            request.extensions_mut().insert(Peer(address.ip()));
+            request.extensions_mut().insert(Peer(address.ip().to_canonical()));
             router.call(request)
         });
         let mut connection = std::pin::pin!(self.http.serve_connection(TokioIo::new(stream), service));

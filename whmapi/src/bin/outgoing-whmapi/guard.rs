@@ -1,10 +1,12 @@
-//! Who has failed to authenticate too often, and how much of that is told in the log. Pure: the clock is a parameter.
+//! Who has failed to authenticate too often, which tokens were good before, and how much of that is told in the log. Pure: the clock is a parameter.
 //!
 //! The first failure from an address opens a minute; so many in it, and the address is refused for the rest of it. A
 //! success changes nothing: whoever has one good token may not try others. Calls that are on their way to the daemon at
 //! the same time are all let through, so that the bound can be passed by as many.
 
-use std::collections::HashMap;
+use outgoingd_client::protocol::message::Secret;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -14,10 +16,14 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// Most addresses that are known; then the one that would be forgotten first is.
 const MAX_NETWORKS: usize = 4096;
 
+/// Most tokens that are known to have been good.
+const MAX_KNOWN: usize = 1024;
+
 /// Most lines a minute about failures.
 const MAX_LINES: u32 = 20;
 
-/// From where a peer comes: an IPv4 address, or the 64 bits of an IPv6 address that a host can rarely choose.
+/// From where a peer comes: an IPv4 address, or the 64 bits of an IPv6 address that a host can rarely choose. All of the own host is
+/// one: every local user may choose among its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Network(IpAddr);
 
@@ -34,6 +40,14 @@ struct Failures {
     count: u32,
 }
 
+/// Tokens that were good when they were shown last. Whoever shares an address with somebody who tries tokens (a host with local users, a
+/// network behind one address) is not kept out by that. Nothing of a secret is kept, and whether it is good is still the daemon's word.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    keyed: RandomState,
+    tokens: HashSet<u64>,
+}
+
 /// Says what goes into the log.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
@@ -46,6 +60,7 @@ impl Network {
     /// That of an address.
     pub(crate) fn of(address: IpAddr) -> Network {
         match address.to_canonical() {
+            address if address.is_loopback() => Network(IpAddr::from([127, 0, 0, 1])),
             IpAddr::V6(address) => Network(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
             address @ IpAddr::V4(_) => Network(address),
         }
@@ -65,8 +80,8 @@ impl Guard {
         (failures.count >= self.most && !left.is_zero()).then_some(left)
     }
 
-    /// Takes note of a failure.
-    pub(crate) fn failed(&mut self, network: Network, now: Instant) {
+    /// Takes note of a failure; says the how-many-th it is in its minute.
+    pub(crate) fn failed(&mut self, network: Network, now: Instant) -> u32 {
         if self.failures.len() >= MAX_NETWORKS && !self.failures.contains_key(&network) {
             self.make_room(now);
         }
@@ -76,6 +91,7 @@ impl Guard {
             *failures = fresh;
         }
         failures.count = failures.count.saturating_add(1);
+        failures.count
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -86,6 +102,26 @@ impl Guard {
             let first = *first.0;
             self.failures.remove(&first);
         }
+    }
+}
+
+impl Known {
+    /// Whether this one was good.
+    pub(crate) fn has(&self, secret: &Secret) -> bool {
+        self.tokens.contains(&self.keyed.hash_one(&secret.0))
+    }
+
+    /// It was good.
+    pub(crate) fn add(&mut self, secret: &Secret) {
+        if self.tokens.len() >= MAX_KNOWN {
+            self.tokens.clear();
+        }
+        self.tokens.insert(self.keyed.hash_one(&secret.0));
+    }
+
+    /// It is no longer.
+    pub(crate) fn remove(&mut self, secret: &Secret) {
+        self.tokens.remove(&self.keyed.hash_one(&secret.0));
     }
 }
 
@@ -137,7 +173,21 @@ mod tests {
         assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
         assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_eq!((network("127.8.0.9"), network("::1")), (network("127.0.0.1"), network("127.0.0.1")));
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    }
+
+    #[test]
+    fn a_token_that_was_good_is_known_until_it_is_not_and_there_are_not_too_many() {
+        let (mut known, secret) = (Known::default(), |number: usize| Secret(format!("secret{number}")));
+        known.add(&secret(1));
+        assert!(known.has(&secret(1)) && !known.has(&secret(2)));
+        known.remove(&secret(1));
+        assert!(!known.has(&secret(1)));
+        for number in 0..=MAX_KNOWN {
+            known.add(&secret(number));
+        }
+        assert!(known.has(&secret(MAX_KNOWN)) && known.tokens.len() <= MAX_KNOWN);
     }
 
     #[test]

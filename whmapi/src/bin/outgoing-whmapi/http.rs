@@ -6,9 +6,9 @@
 //! nothing else reads why.
 
 use crate::authentication::{Schemes, Unusable};
-use crate::calls::{Call, Calls, Function, Missed, Outcome};
+use crate::calls::{self, Call, Calls, Function, Missed, Outcome};
 use crate::config::Limits;
-use crate::guard::{Guard, Lines, Network};
+use crate::guard::{Guard, Known, Lines, Network};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::rejection::RawPathParamsRejection;
@@ -16,7 +16,7 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use outgoingd_whmapi::render::render;
@@ -35,7 +35,10 @@ const MAX_BODY: usize = 64 << 10;
 /// Most bytes that are taken in of a body that is longer.
 const MAX_FORGOTTEN: usize = 4 << 20;
 
-/// Longest name of a function or a module.
+/// Failed authentications from one address in a minute that are logged.
+const MAX_TOLD: u32 = 3;
+
+/// Longest name of a function or a module. What it is made of does not matter: there is none, or there is.
 const MAX_NAME: usize = 64;
 
 /// What a form is sent as, and what an object.
@@ -51,6 +54,7 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 struct Api {
     calls: Calls,
     guard: Mutex<Guard>,
+    known: Mutex<Known>,
     lines: Mutex<Lines>,
     patience: Duration,
 }
@@ -75,6 +79,7 @@ pub(crate) fn router(calls: Calls, limits: &Limits) -> Router {
     let api = Api {
         calls,
         guard: Mutex::new(Guard::new(limits.failed_authentications)),
+        known: Mutex::default(),
         lines: Mutex::default(),
         patience: limits.request_deadline(),
     };
@@ -107,7 +112,9 @@ impl Api {
         let Some(face) = face else { return unknown() };
         match self.outcome(&face, request).await {
             Ok(answer) => face.response(StatusCode::OK, &answer, None),
-            Err(Problem { status, words, header }) => face.response(status, &face.function.refuse(words), header),
+            Err(Problem { status, words, header }) => {
+                closing(face.response(status, &face.function.refuse(words), header))
+            }
         }
     }
 
@@ -124,15 +131,19 @@ impl Api {
         }
         // Every request has it; without one it comes from nowhere, and is treated like all others that do.
         let address = request.extensions.get().map_or(IpAddr::from([0; 4]), |Peer(address)| *address);
-        let network = Network::of(address);
-        if let Some(left) = self.guard().refused(network, std::time::Instant::now()) {
+        let schemes = face.schemes();
+        let shown = request.headers.get_all(AUTHORIZATION);
+        let credentials = schemes.credentials(shown.iter().map(HeaderValue::as_bytes));
+        let is_known = credentials.as_ref().is_ok_and(|credentials| self.known().has(&credentials.secret));
+        // A token that was good before is not kept out by others who try theirs from the same address.
+        if let Some(left) = self.guard().refused(Network::of(address), std::time::Instant::now())
+            && !is_known
+        {
             let problem =
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many failed authentications from this address");
             return Err(problem.with(RETRY_AFTER, HeaderValue::from(left.as_secs() + 1)));
         }
-        let schemes = face.schemes();
-        let shown = request.headers.get_all(AUTHORIZATION);
-        let credentials = schemes.credentials(shown.iter().map(HeaderValue::as_bytes)).map_err(|unusable| {
+        let credentials = credentials.map_err(|unusable| {
             // Whoever shows nothing has tried nothing.
             if unusable != Unusable::Missing {
                 self.failed(address, &unusable.to_string());
@@ -140,14 +151,26 @@ impl Api {
             Problem::unauthorized(schemes, unusable.to_string())
         })?;
         let arguments = arguments(&request, &body)?;
+        let secret = credentials.secret.clone();
         let call = Call { credentials, function: face.function.clone(), arguments, address };
         match self.calls.carry_out(call, deadline).await {
-            Ok(Outcome::Answered(answer)) => Ok(answer),
+            Ok(Outcome::Answered(answer)) => {
+                self.known().add(&secret);
+                Ok(answer)
+            }
+            Ok(Outcome::Unanswered(answer)) => {
+                self.tell(address, calls::reason(&answer));
+                Ok(answer)
+            }
             Ok(Outcome::NoSuchToken(words)) => {
+                self.known().remove(&secret);
                 self.failed(address, &words);
                 Err(Problem::unauthorized(schemes, words))
             }
-            Ok(Outcome::NotPermitted(words)) => Err(Problem::new(StatusCode::FORBIDDEN, words)),
+            Ok(Outcome::NotPermitted(words)) => {
+                self.tell(address, &words);
+                Err(Problem::new(StatusCode::FORBIDDEN, words))
+            }
             Err(Missed::Busy) => {
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many calls at once; nothing was done");
                 Err(problem.with(RETRY_AFTER, HeaderValue::from(1)))
@@ -164,13 +187,23 @@ impl Api {
     }
 
     fn failed(&self, address: IpAddr, words: &str) {
-        let now = std::time::Instant::now();
-        self.guard().failed(Network::of(address), now);
-        match self.lines.lock().unwrap_or_else(PoisonError::into_inner).next(now) {
-            None => {}
-            Some(0) => warn!("failed authentication from {address}: {words}"),
-            Some(more) => warn!("failed authentication from {address}: {words} ({more} more before it are not shown)"),
+        // The first few tell who it is; others are to be told of, too.
+        if self.guard().failed(Network::of(address), std::time::Instant::now()) <= MAX_TOLD {
+            self.tell(address, &format!("failed authentication: {words}"));
         }
+    }
+
+    /// Logs what a stranger can bring about, and not all of it.
+    fn tell(&self, address: IpAddr, words: &str) {
+        match self.lines.lock().unwrap_or_else(PoisonError::into_inner).next(std::time::Instant::now()) {
+            None => {}
+            Some(0) => warn!("{address}: {words}"),
+            Some(more) => warn!("{address}: {words} ({more} more before it are not shown)"),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn guard(&self) -> MutexGuard<'_, Guard> {
@@ -224,7 +257,7 @@ fn names(parameters: Parameters) -> Option<[Option<String>; 2]> {
     for (key, value) in &parameters.ok()? {
         let fits = match key {
             "session" => !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()),
-            _ => value.len() <= MAX_NAME && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'),
+            _ => value.len() <= MAX_NAME,
         };
         if !fits {
             return None;
@@ -280,7 +313,13 @@ async fn whole(mut body: Body) -> Result<Vec<u8>, Problem> {
 fn unknown() -> Response {
     let words =
         "there is nothing here; functions are at /json-api/FUNCTION, /xml-api/FUNCTION and /execute/MODULE/FUNCTION\n";
-    response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", words.to_owned())
+    closing(response(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", words.to_owned()))
+}
+
+/// Whoever has shown nothing that was good does not keep a place for what comes next.
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn response(status: StatusCode, kind: &'static str, body: String) -> Response {

@@ -1,6 +1,6 @@
 //! Start, reload and stop of the service.
 
-use crate::calls::{AT_ONCE, Calls};
+use crate::calls::{ALL_AT_ONCE, Calls};
 use crate::config::{Config, ConfigError};
 use crate::connections::Connections;
 use crate::listen::{self, ListenError};
@@ -68,7 +68,7 @@ pub(crate) fn run(path: Option<PathBuf>, config: Config, level: Level) -> Result
     let connections = Arc::new(Connections::new(router, tls.clone(), &config.limits, stop));
     let mut reloader = Reloader { path, started_with: config, tls, level };
     // One thread serves all connections; calls, which block, have theirs.
-    let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(AT_ONCE).build()?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(ALL_AT_ONCE).build()?;
     let outcome = runtime.block_on(async {
         // Before READY: a signal that comes right behind it must find its handler.
         let signals = Signals::new()?;
