@@ -1,7 +1,7 @@
 //! What functions of WHM do with Exim's queue, by running `outgoingctl` and by way of the helper, on a real queue.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use outgoingd_client::protocol::message::Secret;
 use outgoingd_whmapi::{Outgoingctl, Queue};
+use rustix::fs::{FlockOperation, flock};
 use xtask::testbed::daemon::{DaemonBuilder, EXIM_VARIABLE};
 use xtask::testbed::exim::EXIM;
 use xtask::testbed::{Bed, Queued, Whmapi, wait_until};
@@ -165,6 +166,26 @@ fn on_the_command_line_what_is_released_is_delivered_behind_the_answer() -> Resu
     bed.outside.go_on();
     wait_until("alice's mail to be delivered", PATIENCE, || Ok(bed.exim.ids()?.is_empty()))?;
     assert_eq!(bed.outside.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn deliveries_that_nobody_waits_for_take_turns_and_a_release_without_one_says_so() -> Result<()> {
+    let bed = Bed::start()?;
+    bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    let mut turns = Vec::new();
+    for place in 1..=8 {
+        let turn = File::create(format!("{}.delivery-{place}", bed.daemon.socket().display()))?;
+        flock(&turn, FlockOperation::NonBlockingLockExclusive)?;
+        turns.push(turn);
+    }
+    let release = || bed.must(&["whmapi1", "--output=json", "release_outgoing_email", "user=alice"]);
+    let answer = release()?;
+    assert!(answer.contains(r#""result":1"#) && answer.contains("8 deliveries are under way"), "{answer}");
+    assert_eq!(bed.outside.count(), 0);
+    turns.pop();
+    assert_eq!(release()?, RELEASED);
+    wait_until("alice's mail to be delivered", PATIENCE, || Ok(bed.exim.ids()?.is_empty()))?;
     Ok(())
 }
 

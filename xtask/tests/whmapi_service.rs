@@ -6,9 +6,11 @@ use outgoingd_client::Client;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -421,6 +423,36 @@ fn one_address_has_so_many_connections() -> Result<()> {
     assert_eq!(to_the_end(&mut third)?, "");
     drop(open);
     wait_until("a place", PATIENCE, || Ok(call(&mut whmapi.connect(PATIENCE)?).is_ok_and(|status| status == 200)))
+}
+
+#[test]
+fn calls_that_read_the_queue_have_few_places_and_take_none_from_others() -> Result<()> {
+    let daemon = Daemon::builder().accounts(&["alice"]).for_everyone().tables(Whmapi::TOKEN_USERS).start()?;
+    let secret = Client::new(daemon.socket()).create_token("billing", &[], None)?.0;
+    // A helper whose work takes long.
+    let queue = daemon.home().join("queue");
+    let _helper = UnixListener::bind(&queue)?;
+    fs::set_permissions(&queue, Permissions::from_mode(0o666))?;
+    let keys = format!("queue-socket = '{}'", queue.display());
+    let whmapi = Whmapi::builder(&daemon.socket()).keys(&keys).limits("request-deadline-ms = 60000").start()?;
+    let header = format!("Authorization: whm root:{secret}");
+    let count = "/execute/Email/get_held_message_count?email=ann@shop.test";
+    let descriptors = format!("/proc/{}/fd", whmapi.id()?);
+    let before = fs::read_dir(&descriptors)?.count();
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(whmapi.curl_command(count, &["--header", &header]).stdout(Stdio::null()).spawn()?);
+    }
+    // Each has a connection from curl, one to the daemon and one to the helper.
+    wait_until("four to be at work", PATIENCE, || Ok(fs::read_dir(&descriptors)?.count() >= before + 12))?;
+    assert_eq!(whmapi.curl(count, &["--header", &header])?.status, 503);
+    let hold = whmapi.curl("/json-api/hold_outgoing_email?api.version=1&user=alice", &["--header", &header])?;
+    assert!(hold.status == 200 && hold.body.contains(r#""result":1"#), "{hold:?}");
+    for mut curl in waiting {
+        curl.kill()?;
+        curl.wait()?;
+    }
+    Ok(())
 }
 
 #[test]
