@@ -14,6 +14,7 @@ use quick_xml::events::{BytesText, Event};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::io;
+use std::str::FromStr;
 
 /// WHM's `--output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,11 @@ pub enum Format {
     Yaml,
 }
 
+/// What is none of [`Format::NAMES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("WHM has no such format")]
+pub struct UnknownFormat;
+
 /// The answer in that format, with a newline at the end.
 #[must_use]
 pub fn render(tree: &Value, format: Format) -> String {
@@ -43,17 +49,8 @@ pub fn render(tree: &Value, format: Format) -> String {
 }
 
 impl Format {
-    /// The format that has this name in WHM.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Format> {
-        match name {
-            "json" => Some(Format::Json),
-            "jsonpretty" => Some(Format::JsonPretty),
-            "xml" => Some(Format::Xml),
-            "yaml" => Some(Format::Yaml),
-            _ => None,
-        }
-    }
+    /// The names that WHM has for them.
+    pub const NAMES: [&str; 4] = ["json", "jsonpretty", "xml", "yaml"];
 
     /// What HTTP calls it.
     #[must_use]
@@ -62,6 +59,20 @@ impl Format {
             Format::Json | Format::JsonPretty => "application/json; charset=utf-8",
             Format::Xml => "text/xml; charset=utf-8",
             Format::Yaml => "application/yaml; charset=utf-8",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(name: &str) -> Result<Format, UnknownFormat> {
+        match name {
+            "json" => Ok(Format::Json),
+            "jsonpretty" => Ok(Format::JsonPretty),
+            "xml" => Ok(Format::Xml),
+            "yaml" => Ok(Format::Yaml),
+            _ => Err(UnknownFormat),
         }
     }
 }
@@ -376,9 +387,9 @@ metadata:
 
     #[test]
     fn a_format_has_the_name_that_whm_gives_it() {
-        let names = ["json", "jsonpretty", "xml", "yaml"].map(Format::from_name);
-        assert_eq!(names, [Format::Json, Format::JsonPretty, Format::Xml, Format::Yaml].map(Some));
-        assert_eq!(Format::from_name("JSON"), None);
+        let formats = Format::NAMES.map(str::parse);
+        assert_eq!(formats, [Format::Json, Format::JsonPretty, Format::Xml, Format::Yaml].map(Ok));
+        assert_eq!("JSON".parse::<Format>(), Err(UnknownFormat));
         assert_eq!(Format::Json.content_type(), "application/json; charset=utf-8");
         assert_eq!(Format::Xml.content_type(), "text/xml; charset=utf-8");
     }

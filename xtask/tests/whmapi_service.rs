@@ -427,7 +427,8 @@ fn one_address_has_so_many_connections() -> Result<()> {
 
 #[test]
 fn calls_that_read_the_queue_have_few_places_and_take_none_from_others() -> Result<()> {
-    let daemon = Daemon::builder().accounts(&["alice"]).for_everyone().tables(Whmapi::TOKEN_USERS).start()?;
+    let daemon = Daemon::builder().accounts(&["alice"]).owner("shop.test", "alice").for_everyone();
+    let daemon = daemon.tables(Whmapi::TOKEN_USERS).start()?;
     let secret = Client::new(daemon.socket()).create_token("billing", &[], None)?.0;
     // A helper whose work takes long.
     let queue = daemon.home().join("queue");

@@ -3,11 +3,11 @@
 //! Whatever becomes of a call stands in its answer, on standard output; standard error is for wrong usage.
 
 use crate::Failure;
-use crate::arguments::{Call, Format};
+use crate::arguments::Call;
 use crate::tools::Tools;
 use outgoingd_client::Client;
 use outgoingd_whmapi::answer::Refused;
-use outgoingd_whmapi::{Answer, Arguments, Outgoingctl, Queue, Server, render, uapi, whm};
+use outgoingd_whmapi::{Answer, Arguments, Format, Outgoingctl, Queue, Server, render, uapi, whm};
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
@@ -61,11 +61,8 @@ fn server(tools: &Tools) -> Result<Server, Failure> {
 }
 
 fn print(tools: &mut Tools, answer: &Answer, format: Option<Format>) -> Result<(), Failure> {
-    let format = match format {
-        Some(format) => format.into(),
-        None if tools.output.json => render::Format::Json,
-        None => render::Format::Yaml,
-    };
+    let unless_said = if tools.output.json { Format::Json } else { Format::Yaml };
+    let format = format.unwrap_or(unless_said);
     tools.output.text(&render::render(&answer.tree, format))?;
     if answer.done { Ok(()) } else { tools.output.flush().and(Err(Failure::Answered)) }
 }

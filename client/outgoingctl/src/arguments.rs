@@ -1,10 +1,10 @@
 //! What can be typed. One definition feeds parsing, help and usage errors.
 
 use crate::moment;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outgoingd_client::protocol::{DEFAULT_SOCKET, function, message};
-use outgoingd_whmapi::render;
+use outgoingd_whmapi::Format;
 use std::path::PathBuf;
 
 /// Stops the outgoing mail of single senders on an Exim server, and lets it go again.
@@ -214,22 +214,13 @@ const ANSWER: &str = "Exit status: 0 if the answer says that it was done, otherw
 #[derive(Debug, Args)]
 pub(crate) struct Call {
     /// The format of the answer; by default yaml
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Format::NAMES).try_map(|name| name.parse::<Format>()))]
     pub(crate) output: Option<Format>,
     /// The function
     pub(crate) function: String,
     /// Its arguments, the values URI-encoded
     #[arg(value_name = "NAME=VALUE")]
     pub(crate) arguments: Vec<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "lowercase")]
-pub(crate) enum Format {
-    Json,
-    JsonPretty,
-    Xml,
-    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
@@ -329,17 +320,6 @@ impl End {
     /// In Unix seconds.
     pub(crate) fn until(&self) -> Option<u64> {
         self.until.or(self.after)
-    }
-}
-
-impl From<Format> for render::Format {
-    fn from(format: Format) -> render::Format {
-        match format {
-            Format::Json => render::Format::Json,
-            Format::JsonPretty => render::Format::JsonPretty,
-            Format::Xml => render::Format::Xml,
-            Format::Yaml => render::Format::Yaml,
-        }
     }
 }
 

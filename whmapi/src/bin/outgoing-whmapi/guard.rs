@@ -59,8 +59,11 @@ pub(crate) struct Lines {
 impl Network {
     /// That of an address.
     pub(crate) fn of(address: IpAddr) -> Network {
-        match address.to_canonical() {
-            address if address.is_loopback() => Network(IpAddr::from([127, 0, 0, 1])),
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return Network(IpAddr::from([127, 0, 0, 1]));
+        }
+        match address {
             IpAddr::V6(address) => Network(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
             address @ IpAddr::V4(_) => Network(address),
         }
