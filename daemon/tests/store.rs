@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use outgoingd::change::{Action, Change, Origin, Terms};
+use outgoingd::change::{Action, Change, Effect, Origin, Terms};
 use outgoingd::flag::{Kind, Timestamp};
 use outgoingd::name::Subject;
 use outgoingd::store::{JOURNAL_FILE, OpenError, STATE_FILE, Store};
+use outgoingd::token::{self, Hash, Token};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -344,6 +345,29 @@ fn a_state_file_of_format_1_is_read_and_goes_on() {
     let expected = contents(&store);
     drop(store);
     assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()), expected);
+}
+
+#[test]
+fn a_state_file_from_before_there_were_tokens_has_none_and_takes_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    hold(&store, 0);
+    store.close().unwrap();
+    drop(store);
+    let database = redb::Database::open(directory.path().join(STATE_FILE)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("tokens");
+    assert!(transaction.delete_table(table).unwrap(), "there was one");
+    transaction.commit().unwrap();
+    drop(database);
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    assert_eq!(store.tokens().unwrap(), []);
+    let token =
+        Token { hash: Hash([7; 32]), functions: vec![], since: Timestamp(1), until: None, by: "ann".to_owned() };
+    let action = Action::CreateToken { name: token::Name::new("billing").unwrap(), token: token.clone() };
+    let change = Change { origin: Origin::daemon(), action };
+    assert_eq!(store.commit(&[change], Timestamp(2)).unwrap(), [Effect::Given]);
+    assert_eq!(store.tokens().unwrap(), [("billing".to_owned(), token)]);
 }
 
 #[test]
