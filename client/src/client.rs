@@ -7,8 +7,8 @@
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use crate::protocol::message::{
-    Call, Cause, Changed, Dropped, Flag, Imported, Judgement, Kind, LogEntry, Refusal, Reply, Request, Retention,
-    Secret, Sent, Stats, Status, Token,
+    Call, Cause, Changed, Dropped, Flag, Imported, Judgement, Kind, Latencies, LogEntry, Refusal, Reply, Request,
+    Retention, Secret, Sent, Stats, Status, Token,
 };
 use crate::protocol::text::{self, Verdict};
 use rustix::io::Errno;
@@ -303,6 +303,18 @@ impl Client {
     pub fn stats(&mut self) -> Result<Stats, Error> {
         match self.call(Request::Stats)? {
             Reply::Stats(stats) => Ok(*stats),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How long lookups have taken since the daemon started.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn latencies(&mut self) -> Result<Latencies, Error> {
+        match self.call(Request::Latencies)? {
+            Reply::Latencies(latencies) => Ok(latencies),
             other => Err(unexpected(&other)),
         }
     }

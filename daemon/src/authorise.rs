@@ -77,6 +77,7 @@ pub fn needed(request: &Request) -> Right {
         | Request::List { .. }
         | Request::Log { .. }
         | Request::Stats
+        | Request::Latencies
         | Request::Settle
         | Request::Judge { .. }
         | Request::Passes { .. }
@@ -188,6 +189,7 @@ mod tests {
             Request::List { kind: None, after: None },
             Request::Log { subject: None, before: None, limit: 1 },
             Request::Stats,
+            Request::Latencies,
             Request::Settle,
             Request::Judge { subjects: vec![], messages: vec![] },
             Request::Passes { after: None },

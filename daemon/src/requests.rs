@@ -144,6 +144,7 @@ impl Requests {
             }
             Request::Settle => Ok(Reply::Settled { warning: self.keeper.settled().await }),
             Request::Stats => self.blocking(|this| Ok(Reply::Stats(Box::new(this.stats())))).await,
+            Request::Latencies => Ok(Reply::Latencies(self.stats.latency.by_powers())),
             Request::Judge { subjects, messages } => self.judge(&subjects, &messages).await,
             Request::Drop { dropped } => self.record_drop(origin(), dropped).await,
             Request::Passes { after } => self.blocking(move |this| this.passes(after.as_deref())).await,

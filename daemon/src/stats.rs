@@ -1,6 +1,8 @@
 //! Counters and the latency histogram. Written by whoever counts, read by whoever asks; all relaxed atomics, so that
 //! counting costs a lookup a few nanoseconds and waits for nobody.
 
+use outgoingd_client::protocol::message::Latencies;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +11,9 @@ const PARTS: usize = 8;
 
 /// Powers of two covered, 1 ns to about 18 minutes.
 const POWERS: usize = 40;
+
+/// The powers of two of nanoseconds that are told one by one: about 1 µs to about 2 s.
+const TOLD: RangeInclusive<usize> = 9..=30;
 
 /// Everything that is counted since the start.
 #[derive(Debug, Default)]
@@ -55,11 +60,14 @@ impl Stats {
 
 /// A histogram of durations with buckets an eighth of a power of two wide: a percentile is at most 12.5 % too high.
 #[derive(Debug)]
-pub struct Histogram([AtomicU64; PARTS * POWERS]);
+pub struct Histogram {
+    counts: [AtomicU64; PARTS * POWERS],
+    nanoseconds: AtomicU64,
+}
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram([const { AtomicU64::new(0) }; PARTS * POWERS])
+        Histogram { counts: [const { AtomicU64::new(0) }; PARTS * POWERS], nanoseconds: AtomicU64::new(0) }
     }
 }
 
@@ -67,14 +75,30 @@ impl Histogram {
     /// Counts one duration.
     pub fn record(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.0[bucket(nanoseconds)].fetch_add(1, Relaxed);
+        self.counts[bucket(nanoseconds)].fetch_add(1, Relaxed);
+        self.nanoseconds.fetch_add(nanoseconds, Relaxed);
+    }
+
+    /// What was counted, by powers of two.
+    #[must_use]
+    pub fn by_powers(&self) -> Latencies {
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Relaxed)).collect();
+        let powers: Vec<u64> = counts.chunks(PARTS).map(|parts| parts.iter().sum()).collect();
+        let bound = |power: usize| upper_bound(power * PARTS + PARTS - 1);
+        let first = (bound(*TOLD.start()), powers[..=*TOLD.start()].iter().sum());
+        let others = TOLD.skip(1).map(|power| (bound(power), powers[power]));
+        Latencies {
+            buckets: [first].into_iter().chain(others).collect(),
+            count: powers.iter().sum(),
+            sum_ns: self.nanoseconds.load(Relaxed),
+        }
     }
 
     /// The durations below which the given parts of a thousand lie, as upper bounds of their buckets, in nanoseconds; 0
     /// while nothing was counted. `per_mille` must ascend.
     #[must_use]
     pub fn percentiles<const N: usize>(&self, per_mille: [u64; N]) -> [u64; N] {
-        let counts: Vec<u64> = self.0.iter().map(|count| count.load(Relaxed)).collect();
+        let counts: Vec<u64> = self.counts.iter().map(|count| count.load(Relaxed)).collect();
         let total: u64 = counts.iter().sum();
         per_mille.map(|part| {
             let rank = (total * part).div_ceil(1000);
@@ -117,6 +141,19 @@ mod tests {
         let [p50, p99] = histogram.percentiles([500, 990]);
         assert!((500_000..=562_500).contains(&p50), "{p50}");
         assert!((990_000..=1_113_750).contains(&p99), "{p99}");
+    }
+
+    #[test]
+    fn powers_of_two_have_all_that_was_counted_up_to_their_bounds() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.by_powers().buckets.len(), 22);
+        for nanoseconds in [0, 1, 1023, 1024, 2047, 2048, (1 << 31) - 1, 1 << 31] {
+            histogram.record(Duration::from_nanos(nanoseconds));
+        }
+        let Latencies { buckets, count, sum_ns } = histogram.by_powers();
+        assert_eq!(buckets[..4], [(1023, 3), (2047, 2), (4095, 1), (8191, 0)]);
+        assert_eq!(buckets.last(), Some(&((1 << 31) - 1, 1)));
+        assert_eq!((count, sum_ns), (8, 1 + 1023 + 1024 + 2047 + 2048 + (1 << 32) - 1));
     }
 
     proptest! {

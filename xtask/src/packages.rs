@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each package, and a file by which its presence is known.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("exim4-daemon-heavy", "/usr/sbin/exim4"),
     ("exim4-base", "/usr/sbin/exim_dumpdb"),
     ("systemd", "/usr/bin/systemd-socket-activate"),
@@ -33,6 +33,8 @@ const NEEDED: [(&str, &str); 15] = [
     ("jq", "/usr/bin/jq"),
     ("libxml2-utils", "/usr/bin/xmllint"),
     ("python3-yaml", "/usr/lib/python3/dist-packages/yaml/__init__.py"),
+    // Reads what is told to Prometheus.
+    ("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client/__init__.py"),
     // Fetches clients of WHM from PyPI.
     ("python3-pip", "/usr/bin/pip3"),
 ];

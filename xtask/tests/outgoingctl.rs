@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use xtask::testbed::Daemon;
 use xtask::testbed::daemon::{EXIM_VARIABLE, NO_EXIM};
@@ -394,6 +395,51 @@ fn root_is_said_to_be_free_whatever_is_set() -> Result<()> {
     assert!(daemon.must(&["status", "root"])?.starts_with("root: ok, whatever is set\n"));
     assert!(daemon.must(&["check", "root"])?.starts_with("ok"));
     assert!(daemon.must(&["check", "anybody"])?.starts_with("hold"));
+    Ok(())
+}
+
+/// Reads what Prometheus' own client library for Python makes of the text: each sample, a line each.
+const EXPOSITION: &str = "\
+import sys
+from prometheus_client.parser import text_string_to_metric_families as families
+for family in families(sys.stdin.read()):
+    assert family.documentation and family.type in ('counter', 'gauge', 'histogram'), family
+    for sample in family.samples:
+        labels = ','.join(f'{name}={value}' for name, value in sorted(sample.labels.items()))
+        print(family.type, sample.name, labels, sample.value)";
+
+#[test]
+fn stats_for_prometheus_are_read_by_a_parser_and_agree_with_the_others() -> Result<()> {
+    let daemon = daemon()?;
+    daemon.must(&["hold", "alice"])?;
+    for identity in ["alice", "alice", "carol"] {
+        daemon.must(&["check", identity])?;
+    }
+    let mut python = Command::new("/usr/bin/python3")
+        .args(["-c", EXPOSITION])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    python.stdin.take().context("no stdin")?.write_all(daemon.must(&["stats", "--prometheus"])?.as_bytes())?;
+    let read = python.wait_with_output()?;
+    assert!(read.status.success());
+    let samples = String::from_utf8(read.stdout)?;
+    for expected in [
+        "gauge outgoingd_build_info version=0.1.0 1.0",
+        "gauge outgoingd_flags kind=hold 1.0",
+        "counter outgoingd_lookups_total verdict=hold 2.0",
+        "counter outgoingd_lookups_total verdict=ok 1.0",
+        "counter outgoingd_changes_total  1.0",
+        "histogram outgoingd_lookup_duration_seconds_count  3.0",
+        "histogram outgoingd_lookup_duration_seconds_bucket le=+Inf 3.0",
+    ] {
+        assert!(samples.lines().any(|sample| sample == expected), "{expected} is not in\n{samples}");
+    }
+    let buckets =
+        samples.lines().filter_map(|line| line.strip_prefix("histogram outgoingd_lookup_duration_seconds_bucket le="));
+    let counts: Vec<f64> = buckets.filter_map(|bucket| bucket.rsplit(' ').next()?.parse().ok()).collect();
+    assert!(counts.len() == 23 && counts.is_sorted(), "{counts:?}");
+    assert!(daemon.ctl(&["stats", "--prometheus", "--json"])?.code() == 2, "one format or the other");
     Ok(())
 }
 

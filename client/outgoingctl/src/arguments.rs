@@ -188,7 +188,11 @@ pub(crate) enum Verb {
         kind: Option<Kind>,
     },
     /// Show counters and latencies since the daemon started
-    Stats,
+    Stats {
+        /// For Prometheus, in its text format, with a histogram of latencies
+        #[arg(long, conflicts_with = "json")]
+        prometheus: bool,
+    },
     /// Make, show and revoke tokens, by which programs call functions of WHM API 1 and UAPI
     #[command(subcommand)]
     Token(TokenVerb),
@@ -296,7 +300,7 @@ impl Verb {
             | Verb::Log { .. }
             | Verb::Watch { .. }
             | Verb::Export
-            | Verb::Stats
+            | Verb::Stats { .. }
             | Verb::Token(_)
             | Verb::Whm(_)
             | Verb::Uapi { .. } => false,

@@ -35,6 +35,8 @@ mod show;
 
 mod rows;
 
+mod exposition;
+
 mod moment;
 
 use arguments::Arguments;

@@ -7,6 +7,7 @@
 use crate::Failure;
 use crate::arguments::{Arguments, Consent, Subjects, Verb};
 use crate::delivery;
+use crate::exposition;
 use crate::held::{self, View};
 use crate::import::{self, Batch};
 use crate::interrupt::Interrupt;
@@ -105,7 +106,8 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
         Verb::Log { subject, lines } => log(tools, subject.as_deref(), lines),
         Verb::Watch { subject } => watch(tools, subject.as_deref()),
         Verb::Import { file, kind } => import_file(tools, &file, kind.map(Kind::from)),
-        Verb::Stats => stats(tools),
+        Verb::Stats { prometheus: true } => prometheus(tools),
+        Verb::Stats { prometheus: false } => stats(tools),
         Verb::Token(verb) => token::token(tools, verb),
         Verb::Whm(call) => api::whm(tools, &call),
         Verb::Uapi { user, module, call } => api::uapi(tools, user.as_deref(), &module, &call),
@@ -261,6 +263,11 @@ fn status(Tools { client, output, .. }: &mut Tools, subject: &str) -> Result<(),
 
 fn export(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {
     client.list(None, |flag| output.row(&rows::Flag::from(flag)))
+}
+
+fn prometheus(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {
+    let (stats, latencies) = (client.stats()?, client.latencies()?);
+    output.text(&exposition::text(&stats, &latencies))
 }
 
 fn stats(Tools { client, output, .. }: &mut Tools) -> Result<(), Failure> {

@@ -158,6 +158,8 @@ pub enum Request {
         /// The function that is to be called.
         function: String,
     },
+    /// How long lookups have taken since the daemon started. [`Reply::Latencies`].
+    Latencies,
 }
 
 /// What whoever has a token shows. It is not for logs: nothing of it is printed.
@@ -301,6 +303,20 @@ pub enum Reply {
     Tokens(Vec<Token>),
     /// Answer to [`Request::Present`].
     Presented(Token),
+    /// Answer to [`Request::Latencies`].
+    Latencies(Latencies),
+}
+
+/// How long lookups have taken, from accept to reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// Each with its upper bound in nanoseconds, which belongs to it, and the lookups that took longer than the bound before
+    /// and no longer than its own. Bounds ascend. What took longer than the last is in none.
+    pub buckets: Vec<(u64, u64)>,
+    /// How many lookups there were.
+    pub count: u64,
+    /// How long all of them took together, in nanoseconds.
+    pub sum_ns: u64,
 }
 
 /// What holds for one message on Exim's queue.
@@ -564,6 +580,7 @@ mod tests {
             Request::RevokeToken { name: name() },
             Request::Tokens,
             Request::Present { secret: Secret("s3cret".to_owned()), function: function() },
+            Request::Latencies,
         ]);
         requests
     }
@@ -607,6 +624,7 @@ mod tests {
             Reply::Presented(token),
             Reply::Events { entries: vec![entry(TokenCreated), entry(TokenRevoked)] },
             Reply::Refused(refusal(NoSuchToken)),
+            Reply::Latencies(Latencies { buckets: vec![(1023, 1), (2047, 2)], count: 4, sum_ns: 9000 }),
         ]);
         replies
     }
@@ -657,6 +675,7 @@ mod tests {
             r"\x00\x12\x07billing",
             r"\x00\x13",
             r"\x00\x14\x06s3cret\x07version",
+            r"\x00\x15",
         ];
         assert_eq!(requests().into_iter().map(call).collect::<Vec<_>>(), expected);
     }
@@ -690,6 +709,7 @@ mod tests {
         ];
         assert_eq!(digest[21..25], of_tokens);
         assert_eq!(digest[26], r"\x00\x07\x10no account alcie");
+        assert_eq!(digest[27], r"\x11\x02\xfb\xff\x03\x01\xfb\xff\x07\x02\x04\xfb(#");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use outgoingd::stats::Histogram;
 use tempfile::TempDir;
 
 use super::figures::{Bound, Figure};
@@ -22,6 +23,9 @@ const WARM_UP: usize = 100;
 
 /// Clients that ask at the same time.
 const CLIENTS: usize = 16;
+
+/// Entries that each of two threads makes in the histogram.
+const ENTRIES: u32 = 5_000_000;
 
 /// Peers that say nothing, and that send a byte a second.
 const SILENT: usize = 200;
@@ -49,7 +53,9 @@ pub(super) fn against_the_floor(daemon: &Daemon, length: Length) -> Result<Vec<F
         our_rate.0.push(rate(&sockets[0])?);
         floor_rate.0.push(rate(&sockets[1])?);
     }
+    let lookup = ours.at(500) * 1e3;
     Ok(vec![
+        Figure::ratio("counting a latency, against the lookup", counting(), lookup, "ns", Bound::AtMost(0.01)),
         Figure::ratio(
             "one lookup, 1 client, p50, against the floor",
             ours.at(500),
@@ -72,6 +78,25 @@ pub(super) fn against_the_floor(daemon: &Daemon, length: Length) -> Result<Vec<F
             Bound::AtLeast(0.90),
         ),
     ])
+}
+
+/// What one entry in the daemon's histogram costs, in nanoseconds, while another thread makes entries in the same buckets, as the
+/// daemon's second lookup thread may.
+fn counting() -> f64 {
+    let histogram = Histogram::default();
+    let count = || {
+        let start = Instant::now();
+        for number in 0..ENTRIES {
+            histogram.record(Duration::from_nanos(20_000 + u64::from(number % 4_096)));
+        }
+        start.elapsed()
+    };
+    let took = thread::scope(|scope| {
+        let other = scope.spawn(count);
+        let own = count();
+        other.join().map_or(own, |other| own.max(other))
+    });
+    took.as_secs_f64() * 1e9 / f64::from(ENTRIES)
 }
 
 /// A million subjects against a thousand.
