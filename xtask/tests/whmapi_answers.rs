@@ -201,11 +201,11 @@ fn encoded(value: &str) -> String {
 fn read_back(face: Face, texts: &[String]) -> Result<Vec<Value>> {
     let all = texts.concat();
     let lines = match face {
-        Face::Command("yaml") => filter(&["python3", "-c", YAML_TO_JSON], &all)?,
+        Face::Command("yaml") => filter(&["/usr/bin/python3", "-c", YAML_TO_JSON], &all)?,
         Face::Command("xml") | Face::Http("/xml-api" | "/cpsess1/xml-api", _) => {
             let documents: String = texts.iter().map(|text| text.trim_end()).collect();
             filter(&["xmllint", "--noout", "-"], &format!("<all>{documents}</all>"))?;
-            filter(&["python3", "-c", XML_TO_JSON], &all)?
+            filter(&["/usr/bin/python3", "-c", XML_TO_JSON], &all)?
         }
         _ => filter(&["jq", "--compact-output", "."], &all)?,
     };
