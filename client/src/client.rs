@@ -596,17 +596,22 @@ fn receive(stream: &mut UnixStream) -> io::Result<Result<(Header, Vec<u8>), Fram
     Ok(Ok((header, payload)))
 }
 
-/// Connects. Connecting waits while the daemon's queue is full, each write and each read for its peer, so long at most.
+/// Connects to a Unix stream socket. Connecting waits while its queue is full, each write and each read for its peer, so long at most.
+///
+/// # Errors
+///
+/// Nobody listens there, this user may not connect, or it took too long (`WouldBlock`).
+pub fn connect_within(timeout: Duration, socket: &Path) -> io::Result<UnixStream> {
+    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // In force for connect(2) too, which std would let wait for ever (unix(7)).
+    sockopt::set_socket_timeout(&stream, Timeout::Send, Some(timeout))?;
+    sockopt::set_socket_timeout(&stream, Timeout::Recv, Some(timeout))?;
+    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    Ok(stream.into())
+}
+
 fn connect(socket: &Path, timeout: Duration) -> Result<UnixStream, Error> {
-    let connected = || -> io::Result<UnixStream> {
-        let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        // In force for connect(2) too, which std would let wait for ever (unix(7)).
-        sockopt::set_socket_timeout(&stream, Timeout::Send, Some(timeout))?;
-        sockopt::set_socket_timeout(&stream, Timeout::Recv, Some(timeout))?;
-        rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
-        Ok(stream.into())
-    };
-    connected().map_err(|source| {
+    connect_within(timeout, socket).map_err(|source| {
         let source = match source.kind() {
             io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it did not let us in in time"),
             _ => source,

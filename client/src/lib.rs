@@ -43,4 +43,4 @@ pub mod fuzzing;
 
 mod client;
 
-pub use client::{Client, Error, TIMEOUT, Terms};
+pub use client::{Client, Error, TIMEOUT, Terms, connect_within};

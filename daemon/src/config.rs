@@ -2,6 +2,7 @@
 //! each key: name, default, bounds and what it means.
 
 use jiff::{Span, SpanRelativeTo};
+use outgoingd_service::logging::LogLevel;
 use serde::Deserialize;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -136,22 +137,6 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Mode(pub u32);
-
-/// What is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogLevel {
-    /// What needs somebody.
-    Error,
-    /// What somebody should look at.
-    Warn,
-    /// Changes, starts and stops.
-    Info,
-    /// Each lookup too.
-    Debug,
-    /// Everything.
-    Trace,
-}
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]

@@ -11,12 +11,10 @@ use crate::directory::{self, DirectoryError};
 use crate::fallback::Fallback;
 use crate::keeper::Keeper;
 use crate::lock::{self, LockError};
-use crate::logging::Level;
 use crate::lookup::{self, Answers, Lookups, THREADS};
 use crate::reload::{Overrides, Reloader, unknown_names};
 use crate::requests::{Policy, Requests};
 use crate::safe;
-use crate::service;
 use crate::session;
 use crate::socket::{self, Socket, SocketError};
 use crate::stats::Stats;
@@ -24,7 +22,10 @@ use crate::stop;
 use crate::store::{self, OpenError, STATE_FILE, Store, StoreError};
 use crate::table::Table;
 use crate::watch::Watch;
+use crate::watchdog;
 use crate::writer::Writer;
+use outgoingd_service::logging::Level;
+use outgoingd_service::{Signals, manager};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::iter;
@@ -34,7 +35,6 @@ use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::{self, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time;
 use tracing::{info, warn};
@@ -196,14 +196,14 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         let visits = session::serve(requests.clone(), answers, arrivals, config.limits.request_deadline(), stop);
         let visits = tokio::spawn(visits);
         info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
-        service::ready(&status_line(&requests, &[]));
-        let watchdog = tokio::spawn(service::keep_watchdog_quiet(socket.clone()));
+        manager::ready(&status_line(&requests, &[]));
+        let watchdog = tokio::spawn(watchdog::keep_quiet(socket.clone()));
         let outcome = tokio::select! {
             () = attend(&requests, &mut reloader, signals, watch) => Ok(()),
             Ok(message) = &mut damage => Err(StartError::State { path: requests.store.path().to_path_buf(), message }),
         };
         watchdog.abort();
-        service::stopping();
+        manager::stopping();
         info!("stopping: finishing what was accepted");
         stopper.stop();
         let visits_end = time::Instant::now() + LAST_VISITS;
@@ -231,23 +231,6 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     keeper_thread.into_iter().for_each(join);
     info!("outgoingd has stopped");
     outcome
-}
-
-/// The signals that mean something here. From when they are made on, they no longer end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
 }
 
 /// Starts the writer's thread; what is received is what it found wrong with the state file, if that ends it.
@@ -291,9 +274,9 @@ async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signa
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hang_up.recv() => {
-                service::reloading();
+                manager::reloading();
                 wrong = reloader.reload().await;
-                service::ready(&status_line(requests, &wrong));
+                manager::ready(&status_line(requests, &wrong));
             }
             () = watch.changed() => {
                 // A directory may be another one now, and is to be watched before it is read.
@@ -304,7 +287,7 @@ async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signa
         }
         let status = status_line(requests, &wrong);
         if status != last_status {
-            service::status(&status);
+            manager::status(&status);
             last_status = status;
         }
     }

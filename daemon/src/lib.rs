@@ -39,14 +39,13 @@ pub mod config;
 pub mod daemon;
 pub mod directory;
 pub mod lock;
-pub mod logging;
 pub mod reload;
 pub mod safe;
-pub mod service;
 pub mod socket;
 pub mod stats;
 pub mod stop;
 pub mod watch;
+pub mod watchdog;
 
 // For tests alone.
 #[doc(hidden)]

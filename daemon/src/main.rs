@@ -4,10 +4,10 @@ use clap::Parser;
 use outgoingd::authorise::Rules;
 use outgoingd::daemon::{self, StartError};
 use outgoingd::directory;
-use outgoingd::logging;
 use outgoingd::reload::{Overrides, unknown_names};
 use outgoingd::requests::Policy;
 use outgoingd::table::Owners;
+use outgoingd_service::logging;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,7 +59,7 @@ fn whole(path: PathBuf) -> PathBuf {
 
 fn start(overrides: Overrides) -> Result<(), StartError> {
     let config = overrides.load()?;
-    let level = logging::start(config.log_level);
+    let level = logging::start("outgoingd", config.log_level);
     daemon::run(overrides, &config, level)
 }
 

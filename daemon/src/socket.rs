@@ -8,12 +8,12 @@ use crate::lock::{self, Lock, LockError};
 use crate::safe;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::SetBool};
+use outgoingd_service::inherited;
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -113,26 +113,13 @@ fn inherited_or_made(config: &Config) -> Result<Socket, SocketError> {
     }
 }
 
-/// The socket in `LISTEN_FDS`, if there is one.
+/// The socket that systemd handed over, if there is one.
 fn inherited() -> Result<Option<UnixListener>, SocketError> {
-    let mut descriptors =
-        sd_notify::listen_fds().map_err(|error| SocketError::Inherited(format!("a wrong LISTEN_FDS ({error})")))?;
-    let descriptor = match (descriptors.next(), descriptors.len()) {
-        (None, _) => return Ok(None),
-        (Some(descriptor), 0) => descriptor,
-        (Some(_), more) => return Err(SocketError::Inherited(format!("{} sockets", more + 1))),
-    };
-    // SAFETY: `LISTEN_FDS` gives this descriptor to this process (sd_listen_fds(3)), and nothing else in it uses it: this
-    // function is called once, at the start.
-    #[allow(unsafe_code, reason = "an inherited descriptor is a number until somebody says that it is owned")]
-    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    let fits = sockopt::socket_domain(&socket) == Ok(AddressFamily::UNIX)
-        && sockopt::socket_type(&socket) == Ok(SocketType::STREAM)
-        && sockopt::socket_acceptconn(&socket) == Ok(true);
-    if fits {
-        Ok(Some(socket.into()))
-    } else {
-        Err(SocketError::Inherited("something else than a listening Unix stream socket".to_owned()))
+    let mut sockets = inherited::sockets(&[AddressFamily::UNIX], "Unix stream")
+        .map_err(|error| SocketError::Inherited(error.to_string()))?;
+    match sockets.len() {
+        0 | 1 => Ok(sockets.pop().map(UnixListener::from)),
+        more => Err(SocketError::Inherited(format!("{more} sockets"))),
     }
 }
 

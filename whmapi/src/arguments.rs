@@ -1,6 +1,6 @@
 //! The arguments of a call: names and values, in the order in which they came.
 
-use crate::answer::Object;
+use crate::answer::{Object, Refused};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -68,6 +68,16 @@ impl Arguments {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a name that there must be. White space is none.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn required(&self, name: &str) -> Result<&str, Refused> {
+        let value = self.get(name).filter(|value| !value.trim().is_empty());
+        value.ok_or_else(|| Refused(format!("the parameter \"{name}\" is missing")))
     }
 
     /// Whether the value of that name is what WHM takes for yes: anything but nothing and 0.

@@ -8,11 +8,9 @@
 use crate::answer::Refused;
 use crate::outgoingctl::{LONGEST, Outgoingctl};
 use crate::server::Operation;
-use outgoingd_client::Client;
 use outgoingd_client::protocol::function;
 use outgoingd_client::protocol::message::Secret;
-use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use outgoingd_client::{Client, connect_within};
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -33,7 +31,7 @@ pub(crate) fn ask(socket: &Path, secret: &Secret, function: &str, subject: &str)
         let at = socket.display();
         Refused(format!("cannot ask for Exim's queue at {at}: {error}; see systemctl status outgoing-queue.socket"))
     };
-    let mut stream = connect(socket).map_err(failed)?;
+    let mut stream = connect_within(PATIENCE, socket).map_err(failed)?;
     let request = json!({ "secret": secret.0, "function": function, "subject": subject });
     writeln!(stream, "{request}").and_then(|()| stream.shutdown(Shutdown::Write)).map_err(failed)?;
     let answer = read_line(&mut stream, LONGEST + PATIENCE).map_err(failed)?;
@@ -107,15 +105,6 @@ fn must_be_one_sender(function: &str, subject: &str) -> Result<(), Refused> {
     }
     let wanted = if takes_accounts { "account or mailbox" } else { "mailbox" };
     Err(Refused(format!("\"{}\" is no {wanted}, and {function} takes one", subject.escape_debug())))
-}
-
-/// Connects, which may take as long as anything else.
-fn connect(socket: &Path) -> io::Result<UnixStream> {
-    let stream = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // In force for connect(2) too, which std would let wait for ever (unix(7)).
-    sockopt::set_socket_timeout(&stream, Timeout::Send, Some(PATIENCE))?;
-    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
-    Ok(stream.into())
 }
 
 /// A line, or what came before the end, all within this time.

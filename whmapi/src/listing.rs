@@ -94,9 +94,9 @@ fn filters(arguments: &Arguments) -> Result<Vec<Filter<'_>>, Refused> {
 }
 
 fn filter<'a>(arguments: &'a Arguments, member: &str) -> Result<Filter<'a>, Refused> {
-    let field = required(arguments, &format!("{member}field"))?;
+    let field = given(arguments, &format!("{member}field"))?;
     let name = format!("{member}arg0");
-    let argument = required(arguments, &name)?;
+    let argument = given(arguments, &name)?;
     let kind = format!("{member}type");
     let found = |value: Option<f64>| value.ok_or_else(|| Refused(format!("{name} is no number")));
     let test = match arguments.get(&kind).unwrap_or("contains") {
@@ -173,7 +173,7 @@ fn sorts(arguments: &Arguments) -> Result<Vec<Sort<'_>>, Refused> {
 }
 
 fn sort<'a>(arguments: &'a Arguments, member: &str) -> Result<Sort<'a>, Refused> {
-    let field = required(arguments, &format!("{member}field"))?;
+    let field = given(arguments, &format!("{member}field"))?;
     let name = format!("{member}method");
     let method = match arguments.get(&name).unwrap_or("lexicographic") {
         "lexicographic" => Method::Lexicographic,
@@ -271,7 +271,8 @@ fn bounded<'a>(members: BTreeSet<&'a str>, prefix: &str) -> Result<BTreeSet<&'a 
     Ok(members)
 }
 
-fn required<'a>(arguments: &'a Arguments, name: &str) -> Result<&'a str, Refused> {
+/// A value, which may be nothing: a filter may look for that.
+fn given<'a>(arguments: &'a Arguments, name: &str) -> Result<&'a str, Refused> {
     arguments.get(name).ok_or_else(|| Refused(format!("{name} is missing")))
 }
 

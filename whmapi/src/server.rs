@@ -13,9 +13,9 @@ use std::thread;
 
 /// The daemon and Exim's queue.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<'a> {
     /// The daemon.
-    pub client: Client,
+    pub client: &'a mut Client,
     /// Exim's queue.
     pub queue: Queue,
 }
@@ -60,14 +60,14 @@ pub enum Operation {
     Delete,
 }
 
-impl Server {
+impl Server<'_> {
     /// Changes a flag of `subject`, durably. Says what the caller should know: none of it undoes the change.
     ///
     /// # Errors
     ///
     /// In the daemon's words, which name the subject.
     pub fn change(&mut self, change: Change, subject: &str) -> Result<Vec<String>, Refused> {
-        let (client, terms) = (&mut self.client, Terms::default());
+        let (client, terms) = (&mut *self.client, Terms::default());
         let changed = match change {
             Change::Hold => client.hold(subject, &terms),
             Change::Release => client.release(subject),

@@ -3,12 +3,18 @@
 use crate::Arguments;
 use crate::answer::{Answer, Done, Refused};
 use crate::server::{Change, Server};
-use crate::whm::{self, required};
+use crate::whm;
 use serde_json::json;
 
 /// Carries out a call. `account` is the cPanel account on whose behalf it is, which may speak for its own mailboxes only; none: any.
 #[must_use]
-pub fn call(server: &mut Server, module: &str, function: &str, account: Option<&str>, arguments: &Arguments) -> Answer {
+pub fn call(
+    server: &mut Server<'_>,
+    module: &str,
+    function: &str,
+    account: Option<&str>,
+    arguments: &Arguments,
+) -> Answer {
     if module != "Email" {
         return Answer::uapi(Err(Refused(format!("there is no module \"{module}\" here, but Email"))));
     }
@@ -30,7 +36,7 @@ pub fn call(server: &mut Server, module: &str, function: &str, account: Option<&
 }
 
 /// How many messages are held, of a mailbox or, without one, of the account.
-fn count(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> Result<Done, Refused> {
+fn count(server: &mut Server<'_>, account: Option<&str>, arguments: &Arguments) -> Result<Done, Refused> {
     let subject = match (account, arguments.get("email")) {
         (Some(account), None) => whm::named(server, account)?.subject,
         _ => mailbox(server, account, arguments)?,
@@ -39,15 +45,15 @@ fn count(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> R
     Ok(Done { data: Some(json!(count)), ..Done::default() })
 }
 
-fn delete(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> Result<Done, Refused> {
+fn delete(server: &mut Server<'_>, account: Option<&str>, arguments: &Arguments) -> Result<Done, Refused> {
     let mailbox = mailbox(server, account, arguments)?;
     let deleted = server.queue.delete(&mailbox)?;
     Ok(Done { data: Some(json!(deleted)), ..Done::default() })
 }
 
 /// The mailbox that a call is about, in normal form.
-fn mailbox(server: &mut Server, account: Option<&str>, arguments: &Arguments) -> Result<String, Refused> {
-    let email = required(arguments, "email")?;
+fn mailbox(server: &mut Server<'_>, account: Option<&str>, arguments: &Arguments) -> Result<String, Refused> {
+    let email = arguments.required("email")?;
     let is_mailbox =
         |name: &str| name.rsplit_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     let wrong = || {

@@ -22,7 +22,7 @@ const PICKING: [&str; 3] = ["search", "searchtype", "searchmethod"];
 
 /// Carries out a call.
 #[must_use]
-pub fn call(server: &mut Server, function: &str, arguments: &Arguments) -> Answer {
+pub fn call(server: &mut Server<'_>, function: &str, arguments: &Arguments) -> Answer {
     // Said or not on the command line, as WHM's.
     if let Some(version) = arguments.get("api.version").filter(|version| *version != "1") {
         let version = version.escape_debug();
@@ -44,14 +44,14 @@ pub fn call(server: &mut Server, function: &str, arguments: &Arguments) -> Answe
     Answer::whm(function, outcome)
 }
 
-fn change(server: &mut Server, change: Change, arguments: &Arguments) -> Result<Done, Refused> {
+fn change(server: &mut Server<'_>, change: Change, arguments: &Arguments) -> Result<Done, Refused> {
     let account = account(server, arguments)?.subject;
     let warnings = server.change(change, &account)?;
     Ok(Done { warnings, ..Done::default() })
 }
 
 /// What flags an account has.
-fn summary(server: &mut Server, arguments: &Arguments) -> Result<Done, Refused> {
+fn summary(server: &mut Server<'_>, arguments: &Arguments) -> Result<Done, Refused> {
     let status = account(server, arguments)?;
     let has = |kind| status.flags.iter().any(|flag| flag.subject == status.subject && flag.kind == kind);
     let row = row(&status.subject, Flags { hold: has(Kind::Hold), suspend: has(Kind::Suspend) });
@@ -59,7 +59,7 @@ fn summary(server: &mut Server, arguments: &Arguments) -> Result<Done, Refused> 
 }
 
 /// What flags each account has.
-fn list(server: &mut Server, arguments: &Arguments) -> Result<Done, Refused> {
+fn list(server: &mut Server<'_>, arguments: &Arguments) -> Result<Done, Refused> {
     if let Some(name) = PICKING.into_iter().find(|name| arguments.is_set(name)) {
         return Err(Refused(format!("the parameter \"{name}\" is not known here; use api.filter")));
     }
@@ -101,7 +101,7 @@ fn accounts(rows: Vec<Object>, arguments: &Arguments) -> Result<Done, Refused> {
 
 /// What clients need that ask for a session before anything else: the prefix of a path. It gives no right.
 fn session(arguments: &Arguments) -> Result<Done, Refused> {
-    let (user, service) = (required(arguments, "user")?, required(arguments, "service")?);
+    let (user, service) = (arguments.required("user")?, arguments.required("service")?);
     if user != "root" || service != "whostmgrd" {
         return Err(Refused("there are sessions for user=root and service=whostmgrd only".to_owned()));
     }
@@ -122,13 +122,13 @@ fn returns(data: Value) -> Done {
     Done { data: Some(data), ..Done::default() }
 }
 
-fn account(server: &mut Server, arguments: &Arguments) -> Result<Status, Refused> {
-    named(server, required(arguments, "user")?)
+fn account(server: &mut Server<'_>, arguments: &Arguments) -> Result<Status, Refused> {
+    named(server, arguments.required("user")?)
 }
 
 /// The account of that name, in normal form: what looks like none, or turns out to be none, is not worked on, since a function of
 /// WHM holds no domain, and not everyone.
-pub(crate) fn named(server: &mut Server, name: &str) -> Result<Status, Refused> {
+pub(crate) fn named(server: &mut Server<'_>, name: &str) -> Result<Status, Refused> {
     let is_account = |name: &str| !name.contains('@') && name != "*";
     if is_account(name.trim()) {
         let status = server.client.status(name)?;
@@ -138,10 +138,4 @@ pub(crate) fn named(server: &mut Server, name: &str) -> Result<Status, Refused> 
     }
     let name = name.escape_debug();
     Err(Refused(format!("\"{name}\" is no account; the parameter \"user\" names one, as in user=alice")))
-}
-
-/// The value of a parameter that there must be.
-pub(crate) fn required<'a>(arguments: &'a Arguments, name: &str) -> Result<&'a str, Refused> {
-    let value = arguments.get(name).filter(|value| !value.trim().is_empty());
-    value.ok_or_else(|| Refused(format!("the parameter \"{name}\" is missing")))
 }

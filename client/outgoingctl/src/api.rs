@@ -5,7 +5,6 @@
 use crate::Failure;
 use crate::arguments::Call;
 use crate::tools::Tools;
-use outgoingd_client::Client;
 use outgoingd_whmapi::answer::Refused;
 use outgoingd_whmapi::{Answer, Arguments, Format, Outgoingctl, Queue, Server, render, uapi, whm};
 use std::env;
@@ -48,16 +47,12 @@ fn read(words: &[String]) -> Result<Arguments, Refused> {
 }
 
 /// What a call works on: the daemon, and this program itself for what concerns Exim's queue.
-fn server(tools: &Tools) -> Result<Server, Failure> {
-    let Tools { socket, program, on_behalf_of, .. } = tools;
-    let mut client = Client::new(socket);
-    if let Some(whom) = on_behalf_of {
-        client.on_behalf_of(whom);
-    }
-    let itself =
+fn server(tools: &mut Tools) -> Result<Server<'_>, Failure> {
+    let program =
         env::current_exe().map_err(|source| Failure::Io { what: "cannot find this program".to_owned(), source })?;
-    let (socket, exim, on_behalf_of) = (socket.clone(), program.clone(), on_behalf_of.clone());
-    Ok(Server { client, queue: Queue::Command(Outgoingctl { program: itself, socket, exim, on_behalf_of }) })
+    let (socket, exim, on_behalf_of) = (tools.socket.clone(), tools.program.clone(), tools.on_behalf_of.clone());
+    let queue = Queue::Command(Outgoingctl { program, socket, exim, on_behalf_of });
+    Ok(Server { client: &mut tools.client, queue })
 }
 
 fn print(tools: &mut Tools, answer: &Answer, format: Option<Format>) -> Result<(), Failure> {

@@ -109,7 +109,7 @@ impl Calls {
         in_its_place(places.of(call.function.name()), deadline, move || {
             let (secret, function) = (call.credentials.secret.clone(), call.function.name().to_owned());
             let queue = Queue::Helper { socket: queue_socket, secret, function };
-            call.carry_out(&mut Server { client: Client::new(socket), queue })
+            call.carry_out(&mut Server { client: &mut Client::new(socket), queue })
         })
         .await
     }
@@ -148,7 +148,7 @@ async fn in_its_place<T: Send + 'static>(
 }
 
 impl Call {
-    fn carry_out(&self, server: &mut Server) -> Outcome {
+    fn carry_out(&self, server: &mut Server<'_>) -> Outcome {
         let token = match server.client.present(&self.credentials.secret, self.function.name()) {
             Ok(token) => token,
             Err(Error::Refused(Refusal { cause: Cause::NoSuchToken, message })) => {
@@ -164,7 +164,7 @@ impl Call {
         Outcome::Answered(answer)
     }
 
-    fn answer(&self, server: &mut Server) -> Answer {
+    fn answer(&self, server: &mut Server<'_>) -> Answer {
         let Call { credentials, function, arguments, .. } = self;
         match function {
             Function::Whm(name) => match arguments.get("api.version") {

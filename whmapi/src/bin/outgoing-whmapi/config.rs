@@ -1,6 +1,7 @@
 //! The configuration file. Every key has a default that works; an unknown key is an error. This file is the one place for
 //! each key: name, default, bounds and what it means.
 
+use outgoingd_service::logging::LogLevel;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -54,22 +55,6 @@ pub(crate) struct Limits {
     /// Failed authentications from one address (IPv6: one /64) in a minute, 1 to 1000; then it is refused for the rest of
     /// it.
     pub(crate) failed_authentications: u32,
-}
-
-/// What is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum LogLevel {
-    /// What needs somebody.
-    Error,
-    /// What somebody should look at.
-    Warn,
-    /// Calls, starts and stops.
-    Info,
-    /// Connections that broke, too.
-    Debug,
-    /// Everything.
-    Trace,
 }
 
 /// The files that make the service speak TLS.

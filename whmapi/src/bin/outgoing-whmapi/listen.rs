@@ -1,10 +1,10 @@
 //! The listening sockets: those that systemd hands over, else some of our own.
 
 use crate::config::Config;
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use outgoingd_service::inherited;
+use rustix::net::AddressFamily;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Why there are no sockets.
 #[derive(Debug, thiserror::Error)]
@@ -24,25 +24,12 @@ pub(crate) enum ListenError {
 
 /// The sockets that systemd handed over, else those of the configuration.
 pub(crate) fn obtain(config: &Config) -> Result<Vec<TcpListener>, ListenError> {
-    let descriptors =
-        sd_notify::listen_fds().map_err(|error| ListenError::Inherited(format!("a wrong LISTEN_FDS ({error})")))?;
-    let inherited: Vec<TcpListener> = descriptors.map(inherited).collect::<Result<_, _>>()?;
-    if inherited.is_empty() { config.listen.iter().copied().map(listen).collect() } else { Ok(inherited) }
-}
-
-fn inherited(descriptor: RawFd) -> Result<TcpListener, ListenError> {
-    // SAFETY: `LISTEN_FDS` gives this descriptor to this process (sd_listen_fds(3)), and nothing else in it uses it: the
-    // only caller goes through them once, at the start.
-    #[allow(unsafe_code, reason = "an inherited descriptor is a number until somebody says that it is owned")]
-    let socket = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    let fits = matches!(sockopt::socket_domain(&socket), Ok(AddressFamily::INET | AddressFamily::INET6))
-        && sockopt::socket_type(&socket) == Ok(SocketType::STREAM)
-        && sockopt::socket_acceptconn(&socket) == Ok(true);
-    if fits {
-        Ok(socket.into())
-    } else {
-        Err(ListenError::Inherited("something else than a listening TCP socket".to_owned()))
+    let inherited = inherited::sockets(&[AddressFamily::INET, AddressFamily::INET6], "TCP")
+        .map_err(|error| ListenError::Inherited(error.to_string()))?;
+    if inherited.is_empty() {
+        return config.listen.iter().copied().map(listen).collect();
     }
+    Ok(inherited.into_iter().map(TcpListener::from).collect())
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {

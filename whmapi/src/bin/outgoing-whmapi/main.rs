@@ -23,13 +23,10 @@ mod tls;
 
 mod config;
 
-mod service;
-
-mod logging;
-
 use clap::Parser;
 use config::Config;
 use listen::ListenError;
+use outgoingd_service::logging;
 use serve::StartError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,7 +67,7 @@ fn main() -> ExitCode {
 
 fn start(path: Option<PathBuf>) -> Result<(), StartError> {
     let config = Config::load(path.as_deref())?;
-    let level = logging::start(config.log_level);
+    let level = logging::start("outgoing-whmapi", config.log_level);
     serve::run(path, config, level)
 }
 

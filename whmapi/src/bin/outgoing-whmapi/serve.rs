@@ -3,17 +3,17 @@
 use crate::calls::{ALL_AT_ONCE, Calls};
 use crate::config::{Config, ConfigError};
 use crate::connections::Connections;
+use crate::http;
 use crate::listen::{self, ListenError};
-use crate::logging::Level;
 use crate::tls::{Tls, TlsError};
-use crate::{http, service};
+use outgoingd_service::logging::Level;
+use outgoingd_service::{Signals, manager};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::{net, time};
 use tracing::{info, warn};
@@ -75,11 +75,11 @@ pub(crate) fn run(path: Option<PathBuf>, config: Config, level: Level) -> Result
         let listeners = listeners.into_iter().map(in_runtime).collect::<io::Result<Vec<_>>>()?;
         let accepting = tokio::spawn(connections.clone().accept(listeners));
         info!("outgoing-whmapi {} is ready: {status}", env!("CARGO_PKG_VERSION"));
-        service::ready(&status);
-        let watchdog = tokio::spawn(service::keep_watchdog_quiet());
+        manager::ready(&status);
+        let watchdog = tokio::spawn(keep_watchdog_quiet());
         attend(&mut reloader, signals, &status).await;
         watchdog.abort();
-        service::stopping();
+        manager::stopping();
         info!("stopping: finishing the calls that are at work");
         accepting.abort();
         // The sockets are closed when it has ended.
@@ -102,20 +102,14 @@ fn in_runtime(listener: TcpListener) -> io::Result<net::TcpListener> {
     net::TcpListener::from_std(listener)
 }
 
-/// The signals that mean something here. From when they are made on, they no longer end the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
+/// Keeps the watchdog quiet for as long as this thread, on which all connections are served, goes on; if the service manager
+/// wants that.
+async fn keep_watchdog_quiet() {
+    let Some(third) = manager::third_of_watchdog() else { return };
+    let mut thirds = time::interval(third);
+    loop {
+        thirds.tick().await;
+        manager::quiet_watchdog();
     }
 }
 
@@ -126,12 +120,12 @@ async fn attend(reloader: &mut Reloader, mut signals: Signals, status: &str) {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hang_up.recv() => {
-                service::reloading();
+                manager::reloading();
                 let wrong = reloader.reload();
                 for what in &wrong {
                     warn!("{what}");
                 }
-                service::ready(&one_line(status, &wrong));
+                manager::ready(&one_line(status, &wrong));
             }
         }
     }

@@ -1,9 +1,9 @@
-//! Where log lines go: to the journal when standard error is the journal, else to standard error.
+//! Where log lines go: to the journal with their fields when standard error is the journal, else to standard error.
 //!
-//! Calls are told at `info`. What a stranger can trigger is at `debug`, but for failed authentications, which are at
-//! `warn` and so many a minute at most.
+//! Audiences are told apart by level: what is at `info` and above is for operators, who changed what among it; `debug` and
+//! `trace` are for developers. What a stranger can trigger is at `debug`, or so many lines a minute at most.
 
-use crate::config::LogLevel;
+use serde::Deserialize;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use tracing_subscriber::filter::LevelFilter;
@@ -12,15 +12,32 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt};
 
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What needs somebody.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// Changes or calls, starts and stops.
+    Info,
+    /// What developers want to see.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
 /// Changes what is logged while the service runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Level(reload::Handle<LevelFilter, Registry>);
+pub struct Level(reload::Handle<LevelFilter, Registry>);
 
-/// Begins to log. To be called once.
-pub(crate) fn start(level: LogLevel) -> Level {
+/// Begins to log, in the journal under this name. To be called once.
+#[must_use]
+pub fn start(name: &str, level: LogLevel) -> Level {
     let (filter, handle) = reload::Layer::new(LevelFilter::from(level));
     let registry = tracing_subscriber::registry().with(filter);
-    match journal() {
+    match journal(name) {
         Some(journal) => registry.with(journal).init(),
         None => registry.with(fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false)).init(),
     }
@@ -29,23 +46,21 @@ pub(crate) fn start(level: LogLevel) -> Level {
 
 impl Level {
     /// Logs from now on what `level` says.
-    pub(crate) fn set(&self, level: LogLevel) {
+    pub fn set(&self, level: LogLevel) {
         // Fails only when the subscriber is gone, with the process.
         let _ = self.0.reload(LevelFilter::from(level));
     }
 }
 
 /// The journal, if standard error is connected to it (systemd.exec(5), `$JOURNAL_STREAM`).
-fn journal() -> Option<tracing_journald::Layer> {
+fn journal(name: &str) -> Option<tracing_journald::Layer> {
     let stream = std::env::var("JOURNAL_STREAM").ok()?;
     let (device, inode) = stream.split_once(':')?;
     let stderr = std::fs::metadata("/proc/self/fd/2").ok()?;
     if (device.parse(), inode.parse()) != (Ok(stderr.dev()), Ok(stderr.ino())) {
         return None;
     }
-    tracing_journald::layer()
-        .ok()
-        .map(|layer| layer.with_field_prefix(None).with_syslog_identifier("outgoing-whmapi".to_owned()))
+    tracing_journald::layer().ok().map(|layer| layer.with_field_prefix(None).with_syslog_identifier(name.to_owned()))
 }
 
 impl From<LogLevel> for LevelFilter {

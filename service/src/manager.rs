@@ -2,16 +2,20 @@
 
 use sd_notify::NotifyState;
 use std::time::Duration;
-use tokio::time;
 use tracing::warn;
 
-/// The next connection will be served.
-pub(crate) fn ready(status: &str) {
+/// Whoever comes next will be served.
+pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Configuration, certificate and key are being read again; [`ready`] says when that is done.
-pub(crate) fn reloading() {
+/// One line for `systemctl status`.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// What was read at the start is being read again; [`ready`] says when that is done.
+pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => warn!("cannot tell the service manager of a reload: {error}"),
@@ -19,19 +23,19 @@ pub(crate) fn reloading() {
 }
 
 /// Nothing new is accepted any more.
-pub(crate) fn stopping() {
+pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
-/// Keeps the watchdog quiet for as long as this thread, on which all connections are served, goes on; if the service manager
-/// wants that.
-pub(crate) async fn keep_watchdog_quiet() {
-    let Some(period) = sd_notify::watchdog_enabled() else { return };
-    let mut thirds = time::interval((period / 3).max(Duration::from_millis(1)));
-    loop {
-        thirds.tick().await;
-        tell(&[NotifyState::Watchdog]);
-    }
+/// A third of the time in which the watchdog wants to hear something; none: it wants nothing.
+#[must_use]
+pub fn third_of_watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|period| (period / 3).max(Duration::from_millis(1)))
+}
+
+/// All is well, for the watchdog.
+pub fn quiet_watchdog() {
+    tell(&[NotifyState::Watchdog]);
 }
 
 fn tell(states: &[NotifyState<'_>]) {
