@@ -1,7 +1,8 @@
 //! Where log lines go: to the journal with their fields when standard error is the journal, else to standard error.
 //!
-//! Audiences are told apart by level: what is at `info` and above is for operators, who changed what among it; `debug` and
-//! `trace` are for developers. What a stranger can trigger is at `debug`, or so many lines a minute at most.
+//! Audiences are told apart by target and level: `audit` at `info` says who changed what; everything else at `info` and above
+//! is for operators; `debug` and `trace` are for developers. What a stranger can trigger is at `debug`, or so many lines a
+//! minute at most.
 
 use serde::Deserialize;
 use std::io;
