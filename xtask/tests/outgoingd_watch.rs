@@ -131,11 +131,13 @@ fn a_watcher_sees_every_change_in_order_as_the_log_has_it() -> Result<()> {
     client.pass(MESSAGE)?;
     assert_eq!(client.record_drop(vec![dropped(MESSAGE), dropped("alice")])?, 2);
     daemon.set_clock(START + 61)?;
-    // The writer looks at the clock behind each change.
+    // The writer looks at the clock behind each change, and whenever it wakes by itself: the end may come first.
     client.release("carol")?;
-    let expected = [Hold, Suspend, Unsuspend, Pass, Drop, Drop, Release, HoldExpired];
-    let seen = expected.iter().map(|_| all.next()).collect::<Result<Vec<_>>>()?;
-    assert_eq!(seen.iter().map(|entry| entry.action).collect::<Vec<_>>(), expected);
+    let expected = [Hold, Suspend, Unsuspend, Pass, Drop, Drop];
+    let seen = (0..expected.len() + 2).map(|_| all.next()).collect::<Result<Vec<_>>>()?;
+    let actions: Vec<Action> = seen.iter().map(|entry| entry.action).collect();
+    assert_eq!(actions[..expected.len()], expected);
+    assert!(matches!(actions[expected.len()..], [Release, HoldExpired] | [HoldExpired, Release]), "{actions:?}");
     assert_eq!(seen, whole_log(&mut client)?[1..]);
     for action in [Hold, Suspend, Unsuspend, Drop, HoldExpired] {
         let entry = of_alice.next()?;
