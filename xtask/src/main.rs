@@ -59,6 +59,9 @@ enum Chore {
         /// Leave everything running until Enter or Ctrl-C.
         #[arg(long)]
         keep: bool,
+        /// Draw what is printed into this file, as SVG.
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
     },
 }
 
@@ -83,8 +86,9 @@ fn main() -> ExitCode {
         Chore::Floor { socket } => bench::floor::serve(&socket),
         Chore::Soak { rounds } => soak::run(rounds),
         Chore::Fuzz { minutes, target } => fuzz::run(minutes, target.as_deref()),
-        Chore::Demo { keep: true } => demo::run(Afterwards::Keep),
-        Chore::Demo { keep: false } => demo::run(Afterwards::Stop),
+        Chore::Demo { keep, record } => {
+            demo::run(if keep { Afterwards::Keep } else { Afterwards::Stop }, record.as_deref())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,12 +6,15 @@
 //! that names it. Whatever was started is stopped and removed at the end, also after Ctrl-C. The system's own Exim, if there
 //! is one, notices nothing.
 
+mod picture;
 mod steps;
 mod story;
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::steps::Scene;
 use self::story::Story;
@@ -29,8 +32,8 @@ pub enum Afterwards {
     Keep,
 }
 
-/// Tells the whole story.
-pub fn run(afterwards: Afterwards) -> Result<()> {
+/// Tells the whole story, and draws what was printed into this file, if there is one.
+pub fn run(afterwards: Afterwards, picture: Option<&Path>) -> Result<()> {
     let interrupt = Interrupt::listen()?;
     packages::install_missing()?;
     build_programs()?;
@@ -46,6 +49,10 @@ pub fn run(afterwards: Afterwards) -> Result<()> {
         return Err(error);
     }
     scene.story.line(&format!("\nAll of it was so, in {:.1} s.", started.elapsed().as_secs_f64()))?;
+    if let Some(file) = picture {
+        let drawn = picture::draw(scene.story.told());
+        fs::write(file, drawn).with_context(|| format!("cannot write the picture {}", file.display()))?;
+    }
     if afterwards == Afterwards::Keep {
         scene.say_how_to_go_on()?;
         interrupt.wait();

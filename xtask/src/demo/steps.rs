@@ -201,3 +201,17 @@ impl Scene {
         eprintln!("--- outgoingd's log:\n{}", self.bed.daemon.log());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::STEPS;
+
+    /// Whoever changes the story draws it anew: `cargo xtask demo --record docs/demo.svg`.
+    #[test]
+    fn the_picture_in_the_documentation_tells_these_steps() {
+        let picture = include_str!("../../../docs/demo.svg");
+        let missing: Vec<&str> =
+            STEPS.iter().map(|(title, _)| *title).filter(|title| !picture.contains(title)).collect();
+        assert!(missing.is_empty(), "not in docs/demo.svg: {missing:?}");
+    }
+}
