@@ -34,6 +34,7 @@ pub mod wire;
 pub mod writer;
 
 // Around them.
+pub mod arguments;
 pub mod clock;
 pub mod config;
 pub mod daemon;

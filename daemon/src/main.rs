@@ -1,6 +1,7 @@
-//! The daemon's command line and exit statuses (sysexits(3)).
+//! What is done with the daemon's command line, and its exit statuses (sysexits(3)).
 
 use clap::Parser;
+use outgoingd::arguments::Arguments;
 use outgoingd::authorise::Rules;
 use outgoingd::daemon::{self, StartError};
 use outgoingd::directory;
@@ -10,32 +11,6 @@ use outgoingd::table::Owners;
 use outgoingd_service::logging;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// Holds and suspends the outgoing mail of single senders on an Exim server.
-///
-/// Exim asks it over a Unix socket; administrators use outgoingctl.
-#[derive(Debug, Parser)]
-#[command(
-    name = "outgoingd",
-    version,
-    after_help = "Exit status: 0 stopped by a signal; 2 wrong usage; 71 the system does not give what is needed; \
-                  73 the state or the socket cannot be made; 75 another outgoingd runs there; \
-                  78 the configuration or the state file is wrong."
-)]
-struct Arguments {
-    /// The configuration file [default: /etc/outgoingd/outgoingd.toml if it is there]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Path of the socket, instead of the configuration's
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// Directory of the state file, instead of the configuration's
-    #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
-    /// Check FILE and the lists that it names, say what is wrong, and exit
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "socket", "state_dir"])]
-    check_config: Option<PathBuf>,
-}
 
 fn main() -> ExitCode {
     let Arguments { config, socket, state_dir, check_config } = Arguments::parse();

@@ -22,6 +22,9 @@ pub mod helper;
 
 pub mod render;
 
+#[cfg(feature = "command-line")]
+pub mod command_line;
+
 pub use answer::Answer;
 pub use arguments::Arguments;
 pub use outgoingctl::Outgoingctl;

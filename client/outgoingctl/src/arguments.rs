@@ -2,7 +2,7 @@
 
 use crate::moment;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use outgoingd_client::protocol::{DEFAULT_SOCKET, function, message};
 use outgoingd_whmapi::Format;
 use std::path::PathBuf;
@@ -15,7 +15,8 @@ use std::path::PathBuf;
     name = "outgoingctl",
     version,
     subcommand_required = true,
-    after_help = "Exit status: 0 done; 1 refused or failed; 2 wrong usage; 69 outgoingd not reachable; 77 not permitted."
+    after_help = "Exit status: 0 done; 1 refused or failed; 2 wrong usage; 69 outgoingd not reachable; 77 not permitted.\n\n\
+                  See outgoingctl(8)."
 )]
 pub(crate) struct Arguments {
     /// Path of the daemon's socket
@@ -142,9 +143,10 @@ pub(crate) enum Verb {
         keep: bool,
     },
     /// Remove messages of held or suspended senders from Exim's queue, without a bounce
+    #[command(group(ArgGroup::new("what").required(true).args(["message_ids", "subject"])))]
     Drop {
         /// Exim's message ids
-        #[arg(value_name = "MESSAGE-ID", required_unless_present = "subject", conflicts_with = "subject")]
+        #[arg(value_name = "MESSAGE-ID")]
         message_ids: Vec<String>,
         /// All that waits of senders whom this account, mailbox, domain or * covers
         #[arg(long, value_name = "SUBJECT")]

@@ -27,31 +27,13 @@ use clap::Parser;
 use config::Config;
 use listen::ListenError;
 use outgoingd_service::logging;
+use outgoingd_whmapi::command_line::CommandLine;
 use serve::StartError;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// WHM API 1 and UAPI over HTTP, for the functions that outgoingd has.
-///
-/// Whoever calls shows a token of `outgoingctl token create`.
-#[derive(Debug, Parser)]
-#[command(
-    name = "outgoing-whmapi",
-    version,
-    after_help = "Exit status: 0 stopped by a signal; 2 wrong usage; 71 the system does not give what is needed; \
-                  75 the address is in use; 78 the configuration, the certificate or the key is wrong."
-)]
-struct Arguments {
-    /// The configuration file [default: /etc/outgoingd/whmapi.toml if it is there]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Check FILE, and the certificate and key that it names, say what is wrong, and exit
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
-    check_config: Option<PathBuf>,
-}
-
 fn main() -> ExitCode {
-    let Arguments { config, check_config } = Arguments::parse();
+    let CommandLine { config, check_config } = CommandLine::parse();
     let outcome = match check_config {
         Some(file) => check(&file),
         None => start(config),
