@@ -1,5 +1,5 @@
 //! The configuration file. Every key has a default that works; an unknown key is an error. This file is the one place for
-//! each key: name, default, bounds and what it means.
+//! each key: name, default, bounds and what it means. The doc comments of keys and tables are what outgoingd.toml(5) says of them.
 
 use jiff::{Span, SpanRelativeTo};
 use outgoingd_service::logging::LogLevel;
@@ -25,7 +25,7 @@ pub struct Config {
     /// Path of the socket, at most 107 bytes. Under socket activation the `.socket` unit decides instead. Takes effect at a
     /// restart.
     pub socket: PathBuf,
-    /// Permissions of the socket, where the daemon makes it itself, in octal. Takes effect at a restart.
+    /// Permissions of the socket, where the daemon makes it itself, in octal, such as `"0660"`. Takes effect at a restart.
     pub socket_mode: Mode,
     /// Group of the socket, where the daemon makes it itself; empty: the daemon's own. Takes effect at a restart.
     pub socket_group: String,
@@ -34,7 +34,7 @@ pub struct Config {
     /// The file that Exim reads when the daemon does not answer; empty: none is written. Its directory must be writable
     /// for the daemon and nobody else. Takes effect at a restart.
     pub fallback_file: PathBuf,
-    /// Permissions of the fallback file, in octal. Takes effect at a restart.
+    /// Permissions of the fallback file, in octal, such as `"0640"`. Takes effect at a restart.
     pub fallback_mode: Mode,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: LogLevel,
@@ -107,7 +107,8 @@ pub struct Domains {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Held {
-    /// How long a message may be on hold, at least one minute; none: however long. What it has waited before does not count.
+    /// How long a message may be on hold, at least one minute; none: however long. What it has waited before does not count. A
+    /// number and its unit, such as `"30d"`, `"12h"` or `"2w"`: s, m, h, d or w. A day is 24 hours.
     pub max_age: Option<Age>,
     /// Most messages, at least 1; none: however many.
     pub max_messages: Option<u64>,

@@ -4,7 +4,7 @@
 //! daemon, a mail server of the outside world, and a stand-in for the daemon that misbehaves on demand. The integration tests
 //! beside this crate and the demonstration ([`demo`]) are written with it. [`checks`] is the list of what must pass before anything is
 //! merged, and [`packages`] fetches the one thing that they need from the system: Exim. [`fuzz`] looks for inputs of which nobody
-//! has thought, and [`soak`] for what a kill at the wrong moment loses.
+//! has thought, and [`soak`] for what a kill at the wrong moment loses. [`manual`] makes the manual pages.
 //!
 //! Nothing here is part of what is installed on a server.
 
@@ -15,6 +15,7 @@ pub mod bench;
 pub mod checks;
 pub mod demo;
 pub mod fuzz;
+pub mod manual;
 pub mod packages;
 pub mod soak;
 pub mod testbed;

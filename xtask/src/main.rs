@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use xtask::bench::{self, Length, Purpose};
 use xtask::demo::{self, Afterwards};
-use xtask::{checks, fuzz, soak};
+use xtask::{checks, fuzz, manual, soak};
 
 /// The project's chores.
 #[derive(Debug, Parser)]
@@ -54,6 +54,12 @@ enum Chore {
         #[arg(long)]
         target: Option<String>,
     },
+    /// Make the manual pages and the completions of shells.
+    Manual {
+        /// Where they are written to; by default `manual` in the target directory.
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
     /// Show on this machine, with real programs, what outgoingd does; installs Exim where it is missing.
     Demo {
         /// Leave everything running until Enter or Ctrl-C.
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
         Chore::Demo { keep, record } => {
             demo::run(if keep { Afterwards::Keep } else { Afterwards::Stop }, record.as_deref())
         }
+        Chore::Manual { output } => manual::run(output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

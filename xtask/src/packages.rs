@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Each package, and a file by which its presence is known.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 20] = [
     ("exim4-daemon-heavy", "/usr/sbin/exim4"),
     ("exim4-base", "/usr/sbin/exim_dumpdb"),
     ("systemd", "/usr/bin/systemd-socket-activate"),
@@ -37,6 +37,11 @@ const NEEDED: [(&str, &str); 16] = [
     ("python3-prometheus-client", "/usr/lib/python3/dist-packages/prometheus_client/__init__.py"),
     // Fetches clients of WHM from PyPI.
     ("python3-pip", "/usr/bin/pip3"),
+    // Two readers of manual pages, and two of the shells that complete.
+    ("man-db", "/usr/bin/man"),
+    ("mandoc", "/usr/bin/mandoc"),
+    ("zsh", "/usr/bin/zsh"),
+    ("fish", "/usr/bin/fish"),
 ];
 
 /// What the benchmark compares with, besides.

@@ -1,5 +1,5 @@
 //! The configuration file. Every key has a default that works; an unknown key is an error. This file is the one place for
-//! each key: name, default, bounds and what it means.
+//! each key: name, default, bounds and what it means. The doc comments of keys and tables are what whmapi.toml(5) says of them.
 
 use outgoingd_service::logging::LogLevel;
 use serde::Deserialize;
