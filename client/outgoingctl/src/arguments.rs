@@ -195,6 +195,9 @@ pub(crate) enum Verb {
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,
     },
+    /// Switch outgoingd on and off in Exim's configuration
+    #[command(name = "exim", subcommand)]
+    Exim(EximVerb),
     /// Make, show and revoke tokens, by which programs call functions of WHM API 1 and UAPI
     #[command(subcommand)]
     Token(TokenVerb),
@@ -227,6 +230,36 @@ pub(crate) struct Call {
     /// Its arguments, the values URI-encoded
     #[arg(value_name = "NAME=VALUE")]
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EximVerb {
+    /// Have Exim ask outgoingd: writes Debian's split configuration, and says for any other what to paste where
+    Enable {
+        #[command(flatten)]
+        switch: Switch,
+        /// Where outgoingd's files for Exim are
+        #[arg(long, value_name = "DIRECTORY", default_value = SNIPPETS)]
+        snippets: PathBuf,
+    },
+    /// Have Exim go on without outgoingd: what is on hold goes out with the next queue run
+    Disable {
+        #[command(flatten)]
+        switch: Switch,
+    },
+}
+
+/// Where the packages put them.
+const SNIPPETS: &str = "/usr/share/outgoingd/exim-snippets";
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Switch {
+    /// Change Exim's configuration without asking
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only show what would be changed
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -303,6 +336,7 @@ impl Verb {
             | Verb::Watch { .. }
             | Verb::Export
             | Verb::Stats { .. }
+            | Verb::Exim(_)
             | Verb::Token(_)
             | Verb::Whm(_)
             | Verb::Uapi { .. } => false,

@@ -1,19 +1,13 @@
-//! Asking before messages are removed for good.
+//! Asking before messages are removed for good, and before Exim's configuration is changed.
 
 use crate::Failure;
-use crate::arguments::Consent;
+use crate::arguments::{Consent, Switch};
 use std::io::{self, IsTerminal, Write};
 
 impl Consent {
     /// For a command that does nothing else: asked on a terminal, and `--yes` is needed where there is none.
     pub(crate) fn must_be_given(self, question: &str) -> Result<(), Failure> {
-        if self.yes {
-            Ok(())
-        } else if io::stdin().is_terminal() {
-            ask(question)
-        } else {
-            Err(Failure::Usage("nothing was removed: nobody can be asked here; say --yes".to_owned()))
-        }
+        if self.yes { Ok(()) } else { must_ask(question, "removed") }
     }
 
     /// For one that was told with an option to remove something, too: asked on a terminal.
@@ -24,6 +18,21 @@ impl Consent {
     /// Whether that is not asked.
     pub(crate) fn cannot_be_refused(self) -> bool {
         self.yes || !io::stdin().is_terminal()
+    }
+}
+
+impl Switch {
+    /// Asked on a terminal, and `--yes` is needed where there is none.
+    pub(crate) fn must_be_agreed(self, question: &str) -> Result<(), Failure> {
+        if self.yes { Ok(()) } else { must_ask(question, "changed") }
+    }
+}
+
+fn must_ask(question: &str, undone: &str) -> Result<(), Failure> {
+    if io::stdin().is_terminal() {
+        ask(question)
+    } else {
+        Err(Failure::Usage(format!("nothing was {undone}: nobody can be asked here; say --yes")))
     }
 }
 

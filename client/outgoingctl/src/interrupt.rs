@@ -3,6 +3,7 @@
 use crate::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -18,7 +19,16 @@ impl Interrupt {
             // In this order: whoever asks first finds the flag down.
             flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))
                 .and_then(|_| flag::register(signal, Arc::clone(&asked)))
-                .map_err(|source| Failure::Io { what: "cannot listen for signals".to_owned(), source })?;
+                .map_err(cannot_listen)?;
+        }
+        Ok(Interrupt(asked))
+    }
+
+    /// From now on these signals are noted, however many come, and none ends the program: for what must not be left half done.
+    pub(crate) fn note() -> Result<Interrupt, Failure> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            flag::register(signal, Arc::clone(&asked)).map_err(cannot_listen)?;
         }
         Ok(Interrupt(asked))
     }
@@ -32,4 +42,8 @@ impl Interrupt {
     pub(crate) fn stop(&self) {
         self.0.store(true, Relaxed);
     }
+}
+
+fn cannot_listen(source: io::Error) -> Failure {
+    Failure::Io { what: "cannot listen for signals".to_owned(), source }
 }

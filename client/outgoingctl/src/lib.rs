@@ -1,7 +1,8 @@
 //! outgoingctl: administrators' commands to outgoingd.
 //!
 //! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, and Exim by way of [`held`],
-//! [`delivery`] and [`removal`]; [`token`] and [`api`] are for those who call functions of WHM; [`show`] and [`rows`] make of
+//! [`delivery`] and [`removal`]; [`token`] and [`api`] are for those who call functions of WHM; [`enabling`] switches Exim's side on
+//! and off; [`show`] and [`rows`] make of
 //! what came back tables for people or JSON for programs, which [`output`] prints. Exit statuses are decided here and nowhere
 //! else.
 
@@ -20,6 +21,8 @@ mod import;
 mod token;
 
 mod api;
+
+mod enabling;
 
 mod tools;
 
@@ -61,6 +64,9 @@ enum Failure {
     /// Something that must be said on the command line was not.
     #[error("{0}")]
     Usage(String),
+    /// Whoever runs us may not do that.
+    #[error("{0}")]
+    NotPermitted(String),
     /// As much was found as was asked for.
     #[error("enough")]
     Enough,
@@ -124,6 +130,7 @@ fn exit_status(failure: &Failure) -> u8 {
     match failure {
         Failure::Client(error) if error.is_not_permitted() => 77,
         Failure::Exim(error) if error.is_not_permitted() => 77,
+        Failure::NotPermitted(_) => 77,
         Failure::Usage(_) => 2,
         Failure::Client(Error::Unreachable { .. } | Error::Lost { .. }) => 69,
         Failure::Client(Error::Refused(refusal)) if refusal.cause == Cause::Stopping => 69,

@@ -45,6 +45,36 @@ pub(crate) struct Done<'a> {
     pub(crate) warning: Option<&'a str>,
 }
 
+/// What became of Exim's configuration, or would with `--dry-run`.
+#[derive(Default, Serialize)]
+pub(crate) struct Switched<'a> {
+    pub(crate) command: &'a str,
+    /// Whose configuration it is.
+    pub(crate) home: &'a str,
+    pub(crate) changed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reloaded: Option<bool>,
+    /// Those that are written or removed.
+    pub(crate) files: Vec<String>,
+    /// As diff(1) shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) difference: Option<&'a str>,
+    /// Messages of stopped senders that go out then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) waiting: Option<u64>,
+    /// What is left to whoever administers the host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) paste: Vec<Paste>,
+}
+
+/// Lines, and where they belong.
+#[derive(Serialize)]
+pub(crate) struct Paste {
+    pub(crate) file: String,
+    pub(crate) place: String,
+    pub(crate) lines: Vec<String>,
+}
+
 /// What did not become of one subject, message or line.
 #[derive(Serialize)]
 pub(crate) struct Failed<'a> {

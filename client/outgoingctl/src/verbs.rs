@@ -7,6 +7,7 @@
 use crate::Failure;
 use crate::arguments::{Arguments, Consent, Subjects, Verb};
 use crate::delivery;
+use crate::enabling;
 use crate::exposition;
 use crate::held::{self, View};
 use crate::import::{self, Batch};
@@ -108,6 +109,7 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
         Verb::Import { file, kind } => import_file(tools, &file, kind.map(Kind::from)),
         Verb::Stats { prometheus: true } => prometheus(tools),
         Verb::Stats { prometheus: false } => stats(tools),
+        Verb::Exim(verb) => enabling::exim(tools, verb),
         Verb::Token(verb) => token::token(tools, verb),
         Verb::Whm(call) => api::whm(tools, &call),
         Verb::Uapi { user, module, call } => api::uapi(tools, user.as_deref(), &module, &call),

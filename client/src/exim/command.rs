@@ -125,7 +125,7 @@ impl Exim {
     ///
     /// There is none, it is not understood, or whoever runs us may not operate it ([`EximError::NotPermitted`]).
     pub fn find(program: Option<&Path>) -> Result<Exim, EximError> {
-        let program = program.map_or_else(search, |program| Ok(program.to_path_buf()))?;
+        let program = self::program(program)?;
         // Debugging is for those who may operate Exim, whatever its options say of who may list or run the queue, and with this
         // command it changes nothing. What it prints goes to standard error.
         let mut answer = ask(&program, &["-d-all+acl", "-bP", "spool_directory"])?;
@@ -277,6 +277,11 @@ fn about(id: MessageId, answer: &Output) -> Option<String> {
         .map(|line| line.trim_end().to_owned())
 }
 
+/// The one that is named, or else the one that is found first.
+pub(super) fn program(named: Option<&Path>) -> Result<PathBuf, EximError> {
+    named.map_or_else(search, |named| Ok(named.to_path_buf()))
+}
+
 /// The program that is found first.
 fn search() -> Result<PathBuf, EximError> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -285,7 +290,7 @@ fn search() -> Result<PathBuf, EximError> {
     candidates.find(|candidate| candidate.is_file()).ok_or(EximError::NotFound)
 }
 
-fn ask(program: &Path, arguments: &[&str]) -> Result<Output, EximError> {
+pub(super) fn ask(program: &Path, arguments: &[&str]) -> Result<Output, EximError> {
     run(program, command(program).args(arguments))
 }
 
@@ -314,6 +319,13 @@ fn last_line(answer: &Output) -> String {
     let said = [&answer.stderr, &answer.stdout].map(|bytes| String::from_utf8_lossy(bytes));
     let line = said.iter().find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
     line.map_or_else(|| format!("it ended with {} and said nothing", answer.status), str::to_owned)
+}
+
+/// All that it said on standard error, in one line: of an error in a configuration the second line says what it is.
+pub(super) fn words(answer: &Output) -> String {
+    let said = String::from_utf8_lossy(&answer.stderr);
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { last_line(answer) } else { lines.join(" ") }
 }
 
 fn no_queue(program: &Path, said: &str) -> EximError {

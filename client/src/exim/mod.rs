@@ -5,12 +5,14 @@
 //! user, and its admin groups (Exim's specification, "Privileged users").
 
 mod command;
+mod configuration;
 mod domains;
 mod header;
 mod id;
 mod queue;
 
 pub use command::{Exim, EximError, Manner, Outcome, Removed};
+pub use configuration::Configuration;
 pub use domains::Domains;
 pub use header::{Header, HeaderError};
 pub use id::{MessageId, NoMessageId};

@@ -1,0 +1,389 @@
+//! `exim enable` and `exim disable`: switching outgoingd on and off in Exim's configuration.
+//!
+//! Only Debian's split configuration is written, since it alone takes files that are nobody else's; for the other homes the lines
+//! are printed. Nothing that Exim uses is touched before Exim has accepted the result, composed aside, and somebody has agreed to
+//! the difference. If anything fails behind that, or we are asked to end, every file is put back. [`files`] has the order in which
+//! even a power failure leaves a configuration that works.
+//!
+//! The daemon need not run, since packages call this while they are removed. A Ctrl-C in front of the question ends the program at
+//! once, and may leave a directory of links in that for temporary files.
+
+mod debian;
+mod files;
+mod home;
+mod parts;
+
+use crate::Failure;
+use crate::arguments::{EximVerb, Switch};
+use crate::interrupt::Interrupt;
+use crate::output::{Output, complain};
+use crate::rows::{Paste, Switched};
+use crate::tools::{Tools, count};
+use crate::{moment, show};
+use debian::{Candidate, Reloaded};
+use files::{Change, Swap};
+use home::{Facts, Home};
+use outgoingd_client::exim::{Configuration, EximError};
+use outgoingd_client::held::{Search, Stand};
+use parts::{Extent, extent};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// Carries out one of the two.
+pub(crate) fn exim(tools: &mut Tools, verb: EximVerb) -> Result<(), Failure> {
+    if !geteuid().is_root() {
+        return Err(Failure::NotPermitted("only root may change Exim's configuration: nothing was changed".to_owned()));
+    }
+    match verb {
+        EximVerb::Enable { switch, snippets } => enable(tools, switch, &snippets),
+        EximVerb::Disable { switch } => disable(tools, switch),
+    }
+}
+
+fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Failure> {
+    let exim = Configuration::find(tools.program.as_deref())?;
+    let facts = Facts::gather(&exim)?;
+    if facts.home() != Home::DebianSplit {
+        return tell_what_to_paste(tools, &exim, &facts, snippets);
+    }
+    let _alone = alone()?;
+    let changes = files::to_enable(snippets)?;
+    let site = Site { exim: Some(exim.clone()), home: Home::DebianSplit, composes: true };
+    if changes.is_empty() && debian::in_use(&exim)?.is_ok() {
+        return site.nothing_to_do(&mut tools.output, ENABLE);
+    }
+    let candidate = Candidate::compose(&changes).map_err(|error| unchanged(&error))?;
+    if let Err(said) = candidate.accepted(&exim)? {
+        return Err(refused_aside(&exim, &said)?);
+    }
+    if let Err(said) = candidate.in_use(&exim)? {
+        return Err(Failure::Some(format!("outgoingd would not be asked: {said}; nothing was changed")));
+    }
+    let plan = Plan { command: ENABLE, difference: candidate.difference(&changes)?, changes, waiting: None };
+    drop(candidate);
+    plan.carry_out(tools, &site, switch, "Change Exim's configuration so?")
+}
+
+fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
+    let exim = match Configuration::find(tools.program.as_deref()) {
+        Ok(exim) => Some(exim),
+        Err(EximError::NotFound) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let changes = files::to_disable()?;
+    let composer = Path::new(home::COMPOSER).exists();
+    let home = match &exim {
+        Some(exim) => Facts::gather(exim)?.home(),
+        None => Home::DebianSplit,
+    };
+    let site = Site { composes: composer && home == Home::DebianSplit, exim, home };
+    let now = site.extent()?.unwrap_or(Extent::None);
+    if changes.is_empty() && now == Extent::None {
+        return site.nothing_to_do(&mut tools.output, DISABLE);
+    }
+    if changes.is_empty() && home != Home::DebianSplit {
+        return Err(by_your_own_lines("nothing was changed"));
+    }
+    let _alone = alone()?;
+    let candidate =
+        if site.composes { Some(Candidate::compose(&changes).map_err(|error| unchanged(&error))?) } else { None };
+    if let (Some(candidate), Some(exim)) = (&candidate, &site.exim)
+        && let Err(said) = candidate.accepted(exim)?
+    {
+        return Err(refused_aside(exim, &said)?);
+    }
+    if changes.is_empty() && candidate.as_ref().is_none_or(|candidate| !candidate.differs) {
+        return Err(by_your_own_lines("nothing was changed"));
+    }
+    let difference = match candidate {
+        Some(candidate) => candidate.difference(&changes)?,
+        None => debian::difference(&changes, Path::new("/nonexistent"))?,
+    };
+    let waiting = waiting(tools, &site)?;
+    let plan = Plan { command: DISABLE, difference, changes, waiting };
+    let question = match waiting {
+        Some(0) => "Change Exim's configuration so?".to_owned(),
+        Some(count) => {
+            format!("{} of stopped senders will go out. Change Exim's configuration so?", show::messages(count))
+        }
+        None => "Mail of stopped senders will go out. Change Exim's configuration so?".to_owned(),
+    };
+    plan.carry_out(tools, &site, switch, &question)?;
+    if switch.dry_run || matches!(site.extent()?, Some(Extent::None) | None) {
+        return Ok(());
+    }
+    Err(by_your_own_lines("our own files are gone"))
+}
+
+const ENABLE: &str = "exim enable";
+const DISABLE: &str = "exim disable";
+
+/// The Exim of this host, and what is ours to do about it.
+struct Site {
+    /// It may be gone when we are to undo what we have done.
+    exim: Option<Configuration>,
+    home: Home,
+    /// Whether its configuration is composed of the files that we change.
+    composes: bool,
+}
+
+impl Site {
+    /// How much of outgoingd is in use; none if Exim is not there or refuses what there is.
+    fn extent(&self) -> Result<Option<Extent>, Failure> {
+        let Some(exim) = &self.exim else { return Ok(None) };
+        Ok(exim.print(&["config"])?.ok().map(|printed| extent(&printed)))
+    }
+
+    fn nothing_to_do(&self, output: &mut Output, command: &'static str) -> Result<(), Failure> {
+        if output.json {
+            return output.json(&self.row(command));
+        }
+        let state = if command == ENABLE { "asks outgoingd already" } else { "does not ask outgoingd" };
+        output.text(&format!("Exim {state}: nothing to do\n"))
+    }
+
+    fn row(&self, command: &'static str) -> Switched<'static> {
+        Switched { command, home: self.home.name(), ..Switched::default() }
+    }
+
+    /// Makes the changes, and puts everything back if they cannot all be made.
+    fn make(&self, output: &mut Output, plan: &Plan, interrupt: &Interrupt) -> Result<Reloaded, Failure> {
+        let mut swap = Swap::new();
+        let mut told = false;
+        match self.try_to_make(plan, interrupt, &mut swap, &mut told) {
+            Ok(reloaded) => {
+                if let Err(error) = swap.finish() {
+                    output.warn(&format!("what was before is still kept beside the files: {error}"))?;
+                }
+                Ok(reloaded)
+            }
+            Err(why) => Err(self.put_back(&why, swap, told)),
+        }
+    }
+
+    fn try_to_make(
+        &self,
+        plan: &Plan,
+        interrupt: &Interrupt,
+        swap: &mut Swap,
+        told: &mut bool,
+    ) -> Result<Reloaded, Failure> {
+        let asked_to_end =
+            || if interrupt.came() { Err(Failure::Interrupted("interrupted".to_owned())) } else { Ok(()) };
+        if self.composes {
+            swap.keep(Path::new(home::COMPOSED))?;
+        }
+        for change in &plan.changes {
+            asked_to_end()?;
+            swap.make(change)?;
+        }
+        asked_to_end()?;
+        if !self.composes {
+            return Ok(Reloaded::NotRunning);
+        }
+        debian::compose()?;
+        asked_to_end()?;
+        let Some(exim) = &self.exim else { return Ok(Reloaded::NotRunning) };
+        let refuses = |said: String| Failure::Some(format!("Exim refuses its new configuration: {said}"));
+        exim.accepted()?.map_err(refuses)?;
+        if plan.command == ENABLE {
+            debian::in_use(exim)?.map_err(refuses)?;
+        }
+        asked_to_end()?;
+        *told = true;
+        debian::reload()
+    }
+
+    /// Why it was not done, and what became of the files. An Exim that was `told` of the change is told that it is undone.
+    fn put_back(&self, why: &Failure, swap: Swap, told: bool) -> Failure {
+        let mut words = match swap.put_back() {
+            Ok(()) => format!("{why}; every file was put back as it was"),
+            Err(error) => format!("{why}; {error}; what was there is beside it, under a name with .outgoingctl-old"),
+        };
+        if let Some(Ok(Err(said))) = self.exim.as_ref().map(Configuration::accepted) {
+            words = format!("{words}; Exim refuses that, too: {said}");
+        }
+        if told && let Err(error) = debian::reload() {
+            words = format!("{words}; {error}");
+        }
+        if matches!(why, Failure::Interrupted(_)) { Failure::Interrupted(words) } else { Failure::Some(words) }
+    }
+}
+
+/// What is to be done, and what is to be known before.
+struct Plan {
+    command: &'static str,
+    changes: Vec<Change>,
+    difference: String,
+    /// Messages that are kept back now and will not be any more, if that is known.
+    waiting: Option<u64>,
+}
+
+impl Plan {
+    fn carry_out(&self, tools: &mut Tools, site: &Site, switch: Switch, question: &str) -> Result<(), Failure> {
+        let output = &mut tools.output;
+        let readable = printable(&self.difference);
+        if !output.json {
+            output.text(&readable)?;
+            self.tell_what_waits(output)?;
+        } else if !switch.yes && !switch.dry_run {
+            complain(readable.trim_end());
+        }
+        if switch.dry_run {
+            output.note("nothing was changed: this was a dry run")?;
+            return self.report(output, site, None);
+        }
+        output.flush()?;
+        switch.must_be_agreed(question)?;
+        let interrupt = Interrupt::note()?;
+        let reloaded = site.make(output, self, &interrupt)?;
+        self.report(output, site, Some(reloaded))
+    }
+
+    fn tell_what_waits(&self, output: &mut Output) -> Result<(), Failure> {
+        match self.waiting {
+            None | Some(0) => Ok(()),
+            Some(waiting) => output.note(&format!(
+                "{} of held or suspended senders on the queue: the next queue run delivers what outgoingd has kept back",
+                show::messages(waiting)
+            )),
+        }
+    }
+
+    /// `done` is what became of a running Exim, if anything was done.
+    fn report(&self, output: &mut Output, site: &Site, done: Option<Reloaded>) -> Result<(), Failure> {
+        let paths: Vec<PathBuf> = self.changes.iter().map(Change::path).collect();
+        let files: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        if output.json {
+            return output.json(&Switched {
+                changed: done.is_some(),
+                reloaded: done.map(|reloaded| reloaded == Reloaded::Yes),
+                files,
+                difference: Some(&self.difference),
+                waiting: self.waiting,
+                ..site.row(self.command)
+            });
+        }
+        let Some(reloaded) = done else { return Ok(()) };
+        let verb = if self.command == ENABLE { "written" } else { "removed" };
+        for file in &files {
+            output.text(&format!("{verb}: {file}\n"))?;
+        }
+        output.text(match (&site.exim, site.composes, reloaded) {
+            (None, ..) => "there is no Exim here any more, so nothing else was done\n",
+            (_, false, _) => "Exim's configuration did not use these files, and is as before\n",
+            (_, _, Reloaded::Yes) => "Exim accepts its new configuration and was reloaded\n",
+            (_, _, Reloaded::NotRunning) => "Exim accepts its new configuration; it does not run as exim4.service\n",
+            (_, _, Reloaded::Unknown) => {
+                "Exim accepts its new configuration; systemd does not run here: if Exim does, `service exim4 reload`\n"
+            }
+        })?;
+        if self.command == ENABLE { output.text("next: outgoingctl doctor\n") } else { Ok(()) }
+    }
+}
+
+/// How many messages outgoingd keeps back or would bounce. Whoever switches it off may do so without knowing.
+fn waiting(tools: &mut Tools, site: &Site) -> Result<Option<u64>, Failure> {
+    if site.exim.is_none() {
+        return Ok(None);
+    }
+    let search = Search { subjects: &[], of: Stand::Stopped, before: Some(moment::now() + 1) };
+    match tools.exim().and_then(|exim| count(tools, &exim, search)) {
+        Ok(waiting) => Ok(Some(waiting)),
+        Err(error) => {
+            tools
+                .output
+                .warn(&format!("how much mail of stopped senders waits, and will go out, is not known: {error}"))?;
+            Ok(None)
+        }
+    }
+}
+
+/// For a home that is not ours to write: says what to paste where, unless it is there.
+fn tell_what_to_paste(tools: &mut Tools, exim: &Configuration, facts: &Facts, snippets: &Path) -> Result<(), Failure> {
+    let home = facts.home();
+    let refuses = |said| Failure::Some(format!("Exim refuses its configuration as it is: {said}; nothing was changed"));
+    let there = extent(&exim.print(&["config"])?.map_err(refuses)?);
+    let site = Site { exim: Some(exim.clone()), home, composes: false };
+    if there == Extent::All {
+        return site.nothing_to_do(&mut tools.output, ENABLE);
+    }
+    let options = exim.print(&parts::OPTIONS)?.map_err(refuses)?;
+    let snippets = snippets.to_string_lossy();
+    let pastes = parts::pastes(home, &snippets, &facts.configuration.to_string_lossy(), &options);
+    let output = &mut tools.output;
+    if output.json {
+        output.json(&Switched { paste: pastes, ..site.row(ENABLE) })?;
+    } else {
+        output.text(&instructions(home, &pastes, there, &snippets))?;
+    }
+    output.flush()?;
+    Err(Failure::Some("nothing was changed".to_owned()))
+}
+
+/// The same for people.
+fn instructions(home: Home, pastes: &[Paste], there: Extent, snippets: &str) -> String {
+    let mut text = format!(
+        "Exim's configuration here is {}, which this command does not write. Put these lines in:\n",
+        home.words()
+    );
+    if there == Extent::Some {
+        text += "(Some of outgoingd's parts are there already; Exim must have each of them once.)\n";
+    }
+    for Paste { file, place, lines } in pastes {
+        text.extend(["\n", file, ", ", place, ":\n\n"]);
+        text.extend(lines.iter().flat_map(|line| ["    ", line, "\n"]));
+    }
+    text += match home {
+        Home::Cpanel => {
+            "\nSave there: WHM tests the configuration and restarts Exim. The ACL boxes have a check mark, to be set.\n"
+        }
+        Home::DebianUnsplit => "\nThen: update-exim4.conf && exim4 -bV && systemctl reload exim4\n",
+        _ => {
+            "\nA section that is not there is made by its \"begin\" line at the end. If your list of local domains is not called\n\
+             local_domains, define above the first of these lines: OUTGOINGD_OUTSIDE = !+YOUR_LIST\n\
+             Then: exim -bV, and reload Exim.\n"
+        }
+    };
+    let page = match home {
+        Home::Cpanel => "cpanel",
+        Home::DebianSplit | Home::DebianUnsplit => "debian",
+        Home::HandWritten => "hand-written",
+    };
+    text + &format!("More: {snippets}/{page}/README.md\n\n")
+}
+
+/// That Exim would not accept the result, in its words; and whether it accepts what there is.
+fn refused_aside(exim: &Configuration, said: &str) -> Result<Failure, Failure> {
+    let before = match exim.accepted()? {
+        Ok(()) => "Exim would refuse its configuration",
+        Err(_) => "Exim refuses its configuration already, and would go on",
+    };
+    Ok(Failure::Some(format!("{before}: {said}{}; nothing was changed", parts::advice(said))))
+}
+
+fn by_your_own_lines(what: &str) -> Failure {
+    Failure::Some(format!(
+        "{what}: outgoingd is in Exim's configuration by lines of your own, which name it; take them out, check with exim -bV and reload Exim"
+    ))
+}
+
+fn unchanged(failure: &Failure) -> Failure {
+    Failure::Some(format!("{failure}; nothing was changed"))
+}
+
+/// Whoever else does this at the same time has to wait for another time.
+fn alone() -> Result<File, Failure> {
+    let failed = |source| files::cannot("lock", Path::new(files::CONF_D), source);
+    let directory = File::open(files::CONF_D).map_err(failed)?;
+    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|errno| failed(errno.into()))?;
+    Ok(directory)
+}
+
+/// Lines of files, which are a terminal's to show and not to obey.
+fn printable(text: &str) -> String {
+    let line = |line: &str| line.split('\t').map(show::safe).collect::<Vec<_>>().join("\t") + "\n";
+    text.lines().map(line).collect()
+}
