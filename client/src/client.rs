@@ -7,8 +7,8 @@
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{self, FrameError, HEADER_LEN, Header};
 use crate::protocol::message::{
-    Call, Cause, Changed, Dropped, Flag, Imported, Judgement, Kind, Latencies, LogEntry, Refusal, Reply, Request,
-    Retention, Secret, Sent, Stats, Status, Token,
+    Call, Cause, Changed, Condition, Dropped, Flag, Imported, Judgement, Kind, Latencies, LogEntry, Refusal, Reply,
+    Request, Retention, Secret, Sent, Stats, Status, Token,
 };
 use crate::protocol::text::{self, Verdict};
 use rustix::io::Errno;
@@ -315,6 +315,18 @@ impl Client {
     pub fn latencies(&mut self) -> Result<Latencies, Error> {
         match self.call(Request::Latencies)? {
             Reply::Latencies(latencies) => Ok(latencies),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Where the daemon keeps what it knows, and what is wrong with that.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; a daemon of an earlier release refuses.
+    pub fn condition(&mut self) -> Result<Condition, Error> {
+        match self.call(Request::Condition)? {
+            Reply::Condition(condition) => Ok(condition),
             other => Err(unexpected(&other)),
         }
     }

@@ -78,6 +78,7 @@ pub fn needed(request: &Request) -> Right {
         | Request::Log { .. }
         | Request::Stats
         | Request::Latencies
+        | Request::Condition
         | Request::Settle
         | Request::Judge { .. }
         | Request::Passes { .. }
@@ -190,6 +191,7 @@ mod tests {
             Request::Log { subject: None, before: None, limit: 1 },
             Request::Stats,
             Request::Latencies,
+            Request::Condition,
             Request::Settle,
             Request::Judge { subjects: vec![], messages: vec![] },
             Request::Passes { after: None },

@@ -178,6 +178,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         started,
         stop: stop.clone(),
         policy: policy.clone(),
+        fallback: Some(config.fallback_file.clone()).filter(|path| !path.as_os_str().is_empty()),
         identifying: Arc::new(Semaphore::new(HELPERS / 2)),
     };
     let mut reloader = Reloader {
@@ -196,7 +197,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         let visits = session::serve(requests.clone(), answers, arrivals, config.limits.request_deadline(), stop);
         let visits = tokio::spawn(visits);
         info!(socket = %socket.display(), state = %config.state_dir.display(), "outgoingd {} is ready", env!("CARGO_PKG_VERSION"));
-        manager::ready(&status_line(&requests, &[]));
+        manager::ready(&status_line(&requests));
         let watchdog = tokio::spawn(watchdog::keep_quiet(socket.clone()));
         let outcome = tokio::select! {
             () = attend(&requests, &mut reloader, signals, watch) => Ok(()),
@@ -267,7 +268,7 @@ fn stop_lookups(threads: &[thread::JoinHandle<()>], socket: &Path) -> bool {
 /// Waits for signals and changed files, and keeps the status line, until a signal says stop.
 async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signals, mut watch: Watch) {
     let mut status_ticks = time::interval(STATUS_PERIOD);
-    let (mut wrong, mut last_status) = (Vec::new(), String::new());
+    let mut last_status = String::new();
     loop {
         watch.follow(sources(&reloader.overrides, &reloader.config));
         tokio::select! {
@@ -275,17 +276,17 @@ async fn attend(requests: &Requests, reloader: &mut Reloader, mut signals: Signa
             _ = signals.interrupt.recv() => return,
             _ = signals.hang_up.recv() => {
                 manager::reloading();
-                wrong = reloader.reload().await;
-                manager::ready(&status_line(requests, &wrong));
+                reloader.reload().await;
+                manager::ready(&status_line(requests));
             }
             () = watch.changed() => {
                 // A directory may be another one now, and is to be watched before it is read.
                 watch.follow(sources(&reloader.overrides, &reloader.config));
-                wrong = reloader.reload().await;
+                reloader.reload().await;
             }
             _ = status_ticks.tick() => {}
         }
-        let status = status_line(requests, &wrong);
+        let status = status_line(requests);
         if status != last_status {
             manager::status(&status);
             last_status = status;
@@ -300,7 +301,7 @@ fn sources<'a>(overrides: &'a Overrides, config: &'a Config) -> impl Iterator<It
 }
 
 /// What a person wants to see in `systemctl status`.
-fn status_line(requests: &Requests, wrong: &[String]) -> String {
+fn status_line(requests: &Requests) -> String {
     let (held, suspended, _) = requests.table.count(requests.clock.now());
     let stale = if requests.stats.fallback_stale.load(Relaxed) { "; the fallback file cannot be written" } else { "" };
     let refused = if requests.stats.state_refused.load(Relaxed) {
@@ -310,7 +311,7 @@ fn status_line(requests: &Requests, wrong: &[String]) -> String {
     };
     let line = format!("{held} held, {suspended} suspended; {} lookups{refused}{stale}", requests.stats.lookups());
     // A status is one line.
-    wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
+    requests.policy().wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
 }
 
 fn lock_state(directory: &Path) -> Result<(PathBuf, lock::Lock), StartError> {

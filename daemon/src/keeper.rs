@@ -125,6 +125,12 @@ impl Keeper {
         }
     }
 
+    /// Why the file does not show what it should, if the last write failed or there is to be no file.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.0.written.borrow().failure.clone()
+    }
+
     /// Ends the thread, behind one more write if the file is not current.
     pub fn stop(&self) {
         self.wanted().stop = true;

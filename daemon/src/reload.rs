@@ -90,6 +90,7 @@ impl Policy {
             owners: config.domains.owners.clone(),
             mail_send: config.mail_send,
             held: config.held,
+            wrong: Vec::new(),
         }
     }
 }
@@ -132,15 +133,18 @@ pub fn unknown_names(unknown: &[String]) -> Option<String> {
 }
 
 impl Reloader {
-    /// Reads everything again. Says what is wrong and was left as it was; nothing if all is well.
-    pub async fn reload(&mut self) -> Vec<String> {
+    /// Reads everything again. What is wrong and was left as it was stands in the policy: nothing if all is well.
+    pub async fn reload(&mut self) {
         let (overrides, config, owners) = (self.overrides.clone(), self.config.clone(), self.table.owners());
         let accounts = self.policy.read().unwrap_or_else(PoisonError::into_inner).accounts.clone();
+        let known = accounts.clone();
         let loading = tokio::task::spawn_blocking(move || Loaded::load(&overrides, config, accounts, &owners));
-        let Loaded { config, policy, owners, mut wrong } = match loading.await {
-            Ok(loaded) => loaded,
-            Err(error) => return vec![format!("cannot read the configuration again: {error}")],
-        };
+        let Loaded { config, mut policy, owners, mut wrong } = loading.await.unwrap_or_else(|error| Loaded {
+            config: self.config.clone(),
+            policy: Policy::new(&self.config, known),
+            owners: None,
+            wrong: vec![format!("cannot read the configuration again: {error}")],
+        });
         self.config = config;
         let later = self.started_with.needs_restart(&self.config);
         if !later.is_empty() {
@@ -151,11 +155,11 @@ impl Reloader {
             self.table.replace_owners(owners);
             self.keeper.changed();
         }
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         match wrong.as_slice() {
             [] => info!("configuration and lists read again"),
             wrong => wrong.iter().for_each(|what| warn!("left as it was: {what}")),
         }
-        wrong
+        policy.wrong = wrong;
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 }

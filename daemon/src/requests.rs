@@ -18,8 +18,9 @@ use crate::wire;
 use crate::writer::{self, WriteError};
 use nix::errno::Errno;
 use nix::sys::socket::UnixCredentials;
+use outgoingd_client::protocol::REHEARSAL_DOMAIN;
 use outgoingd_client::protocol::message::{
-    Call, Cause, Changed, Flag as WireFlag, Imported, Kind as WireKind, LogEntry, Refusal, Reply, Request,
+    Call, Cause, Changed, Condition, Flag as WireFlag, Imported, Kind as WireKind, LogEntry, Refusal, Reply, Request,
     Stats as WireStats, Status,
 };
 use std::path::PathBuf;
@@ -65,6 +66,8 @@ pub struct Requests {
     pub stop: Stop,
     /// What the configuration says, replaced as a whole when it changes.
     pub policy: Arc<RwLock<Arc<Policy>>>,
+    /// The fallback file; none: none is written.
+    pub fallback: Option<PathBuf>,
     /// Places for questions to NSS about peers: fewer than there are helper threads, so that peers without any right do not keep
     /// all of those from administrators.
     pub identifying: Arc<Semaphore>,
@@ -83,6 +86,8 @@ pub struct Policy {
     pub mail_send: bool,
     /// How much may stay held.
     pub held: Held,
+    /// What was wrong when all this was read again, and was left as it was.
+    pub wrong: Vec<String>,
 }
 
 impl Requests {
@@ -144,6 +149,7 @@ impl Requests {
             }
             Request::Settle => Ok(Reply::Settled { warning: self.keeper.settled().await }),
             Request::Stats => self.blocking(|this| Ok(Reply::Stats(Box::new(this.stats())))).await,
+            Request::Condition => Ok(Reply::Condition(self.condition())),
             Request::Latencies => Ok(Reply::Latencies(self.stats.latency.by_powers())),
             Request::Judge { subjects, messages } => self.judge(&subjects, &messages).await,
             Request::Drop { dropped } => self.record_drop(origin(), dropped).await,
@@ -284,7 +290,9 @@ impl Requests {
     fn must_exist(&self, subject: &Subject) -> Result<(), Refusal> {
         let policy = self.policy();
         let message = match (subject.shape(), &policy.owners) {
-            (Shape::Everyone, _) | (Shape::Domain(_) | Shape::Mailbox(_), None) => return Ok(()),
+            (Shape::Everyone | Shape::Mailbox(REHEARSAL_DOMAIN), _) | (Shape::Domain(_) | Shape::Mailbox(_), None) => {
+                return Ok(());
+            }
             (Shape::Domain(domain) | Shape::Mailbox(domain), Some(owners)) => {
                 if self.table.owner_of(domain).is_some() {
                     return Ok(());
@@ -434,6 +442,17 @@ impl Requests {
             latency_p99_ns: p99,
             latency_p999_ns: p999,
         }
+    }
+
+    fn condition(&self) -> Condition {
+        let paths = [self.store.path().parent(), self.fallback.as_deref()];
+        let [state_dir, fallback_file] = paths.map(|path| path.map(|path| path.display().to_string()));
+        let mut troubles = self.policy().wrong.clone();
+        troubles.extend(self.keeper.failure());
+        if self.stats.state_refused.load(Relaxed) {
+            troubles.push("changes are refused, since the state file cannot be written".to_owned());
+        }
+        Condition { now: self.clock.now().0, state_dir: state_dir.unwrap_or_default(), fallback_file, troubles }
     }
 
     /// Does what sees whether there is such a subject: at once, unless NSS is asked; all else is in memory.

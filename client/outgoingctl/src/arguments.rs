@@ -198,6 +198,11 @@ pub(crate) enum Verb {
     /// Switch outgoingd on and off in Exim's configuration
     #[command(name = "exim", subcommand)]
     Exim(EximVerb),
+    /// Check whether enforcement works, from the daemon to Exim's decisions, and say what to mend
+    ///
+    /// Holds and suspends a made-up sender for a moment and asks Exim what it would do. Nothing is sent.
+    #[command(after_help = DIAGNOSIS)]
+    Doctor,
     /// Make, show and revoke tokens, by which programs call functions of WHM API 1 and UAPI
     #[command(subcommand)]
     Token(TokenVerb),
@@ -216,6 +221,9 @@ pub(crate) enum Verb {
         call: Call,
     },
 }
+
+/// What is told of the statuses of [`Verb::Doctor`].
+const DIAGNOSIS: &str = "Exit status: 0 enforcement works; 1 it does not, or some of it could not be seen; 69 outgoingd not reachable; 77 not permitted to find out.";
 
 /// What is told of the answer to a [`Call`].
 const ANSWER: &str = "Exit status: 0 if the answer says that it was done, otherwise 1; 2 wrong usage.";
@@ -337,6 +345,7 @@ impl Verb {
             | Verb::Export
             | Verb::Stats { .. }
             | Verb::Exim(_)
+            | Verb::Doctor
             | Verb::Token(_)
             | Verb::Whm(_)
             | Verb::Uapi { .. } => false,

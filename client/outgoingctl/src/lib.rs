@@ -2,7 +2,7 @@
 //!
 //! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, and Exim by way of [`held`],
 //! [`delivery`] and [`removal`]; [`token`] and [`api`] are for those who call functions of WHM; [`enabling`] switches Exim's side on
-//! and off; [`show`] and [`rows`] make of
+//! and off, and [`doctor`] looks whether all of it works; [`show`] and [`rows`] make of
 //! what came back tables for people or JSON for programs, which [`output`] prints. Exit statuses are decided here and nowhere
 //! else.
 
@@ -17,6 +17,8 @@ mod delivery;
 mod removal;
 
 mod import;
+
+mod doctor;
 
 mod token;
 
@@ -44,6 +46,7 @@ mod moment;
 
 use arguments::Arguments;
 use clap::{Command, CommandFactory, Parser};
+use doctor::Diagnosis;
 use outgoingd_client::Error;
 use outgoingd_client::exim::{EximError, QueueError};
 use outgoingd_client::held::HeldError;
@@ -82,6 +85,9 @@ enum Failure {
     /// A call was not carried out; the answer that was printed says why.
     #[error("the call was not carried out")]
     Answered,
+    /// The checks of `doctor` say that not all is well, or could not all be made.
+    #[error("not all is well")]
+    Diagnosed(Diagnosis),
     /// We were asked to end before all was done.
     #[error("{0}")]
     Interrupted(String),
@@ -95,6 +101,7 @@ pub fn run() -> ExitCode {
     match verbs::run(arguments) {
         Ok(()) | Err(Failure::NobodyReads | Failure::Enough) => ExitCode::SUCCESS,
         Err(Failure::Answered) => ExitCode::FAILURE,
+        Err(failure @ Failure::Diagnosed(_)) => ExitCode::from(exit_status(&failure)),
         Err(failure) => {
             let advice = advice(&failure).or(in_doubt.filter(|_| was_lost(&failure)));
             let words = show::safe(&failure.to_string());
@@ -130,9 +137,10 @@ fn exit_status(failure: &Failure) -> u8 {
     match failure {
         Failure::Client(error) if error.is_not_permitted() => 77,
         Failure::Exim(error) if error.is_not_permitted() => 77,
-        Failure::NotPermitted(_) => 77,
+        Failure::NotPermitted(_) | Failure::Diagnosed(Diagnosis::NotPermitted) => 77,
         Failure::Usage(_) => 2,
-        Failure::Client(Error::Unreachable { .. } | Error::Lost { .. }) => 69,
+        Failure::Client(Error::Unreachable { .. } | Error::Lost { .. })
+        | Failure::Diagnosed(Diagnosis::Unreachable) => 69,
         Failure::Client(Error::Refused(refusal)) if refusal.cause == Cause::Stopping => 69,
         Failure::Client(_)
         | Failure::Exim(_)
@@ -141,6 +149,7 @@ fn exit_status(failure: &Failure) -> u8 {
         | Failure::Enough
         | Failure::Some(_)
         | Failure::Answered
+        | Failure::Diagnosed(Diagnosis::Ill)
         | Failure::Interrupted(_) => 1,
     }
 }

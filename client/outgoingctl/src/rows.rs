@@ -234,6 +234,17 @@ pub(crate) struct Bouncing {
     pub(crate) waiting: u64,
 }
 
+/// What `doctor` has found by one check.
+#[derive(Serialize)]
+pub(crate) struct FindingRow<'a> {
+    pub(crate) check: &'a str,
+    /// `ok`, `warning`, `failed` or `unknown`.
+    pub(crate) result: &'a str,
+    pub(crate) found: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) advice: Option<&'a str>,
+}
+
 /// A token that was made.
 #[derive(Serialize)]
 pub(crate) struct NewToken<'a> {

@@ -7,6 +7,7 @@
 use crate::Failure;
 use crate::arguments::{Arguments, Consent, Subjects, Verb};
 use crate::delivery;
+use crate::doctor;
 use crate::enabling;
 use crate::exposition;
 use crate::held::{self, View};
@@ -110,6 +111,7 @@ fn obey(tools: &mut Tools, verb: Verb) -> Result<(), Failure> {
         Verb::Stats { prometheus: true } => prometheus(tools),
         Verb::Stats { prometheus: false } => stats(tools),
         Verb::Exim(verb) => enabling::exim(tools, verb),
+        Verb::Doctor => doctor::doctor(tools),
         Verb::Token(verb) => token::token(tools, verb),
         Verb::Whm(call) => api::whm(tools, &call),
         Verb::Uapi { user, module, call } => api::uapi(tools, user.as_deref(), &module, &call),

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 /// What Exim may be called, the first one first: Debian has both, and the second one for compatibility.
 const NAMES: [&str; 2] = ["exim4", "exim"];
@@ -301,7 +302,7 @@ fn run(program: &Path, command: &mut Command) -> Result<Output, EximError> {
     })
 }
 
-fn command(program: impl AsRef<OsStr>) -> Command {
+pub(super) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.process_group(0).stdin(Stdio::null());
     command
@@ -315,7 +316,7 @@ fn on_queue<'a>(command: &'a mut Command, place: &Place) -> &'a mut Command {
     }
 }
 
-fn last_line(answer: &Output) -> String {
+pub(super) fn last_line(answer: &Output) -> String {
     let said = [&answer.stderr, &answer.stdout].map(|bytes| String::from_utf8_lossy(bytes));
     let line = said.iter().find_map(|text| text.lines().rfind(|line| !line.trim().is_empty()));
     line.map_or_else(|| format!("it ended with {} and said nothing", answer.status), str::to_owned)
@@ -330,6 +331,18 @@ pub(super) fn words(answer: &Output) -> String {
 
 fn no_queue(program: &Path, said: &str) -> EximError {
     unexpected(program, format!("does not say where its queue is: {said}; if it is no Exim, name one with --exim"))
+}
+
+/// Runs a command that is told something, to its end. Its standard error is as the caller has set it.
+pub(super) fn talk(command: &mut Command, words: String) -> io::Result<Output> {
+    let mut exim = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let stdin = exim.stdin.take();
+    // Exim answers while it is asked, and a pipe takes only so much of either.
+    let asking = thread::spawn(move || stdin.map_or(Ok(()), |mut stdin| stdin.write_all(words.as_bytes())));
+    let output = exim.wait_with_output()?;
+    // One that broke off has not answered everything, which is seen.
+    drop(asking.join());
+    Ok(output)
 }
 
 pub(super) fn unexpected(program: &Path, what: String) -> EximError {

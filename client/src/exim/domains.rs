@@ -1,11 +1,10 @@
 //! Which recipients are outside: as the Exim snippets have it (`OUTGOINGD_OUTSIDE`), and only Exim can say it, since its domain
 //! lists may look anything up. It is asked by `exim -be`, many domains at a time and each of them once.
 
-use super::command::{Exim, EximError, unexpected};
+use super::command::{Exim, EximError, talk, unexpected};
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, Write};
+use std::io;
 use std::process::{Output, Stdio};
-use std::thread;
 
 /// The macro of the snippets; without them the word stands for itself.
 const MACRO: &str = "OUTGOINGD_OUTSIDE";
@@ -97,15 +96,7 @@ impl Domains {
 
     fn expand(&self, lines: String) -> io::Result<Output> {
         let mut command = self.exim.command();
-        command.arg("-be").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut exim = command.spawn()?;
-        let stdin = exim.stdin.take();
-        // Exim answers while it is asked, and a pipe takes only so much of either.
-        let asking = thread::spawn(move || stdin.map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes())));
-        let output = exim.wait_with_output()?;
-        // One that broke off has not answered everything, which is seen.
-        drop(asking.join());
-        Ok(output)
+        talk(command.arg("-be").stderr(Stdio::null()), lines)
     }
 }
 

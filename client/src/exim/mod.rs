@@ -10,6 +10,7 @@ mod domains;
 mod header;
 mod id;
 mod queue;
+mod trial;
 
 pub use command::{Exim, EximError, Manner, Outcome, Removed};
 pub use configuration::Configuration;
@@ -17,3 +18,4 @@ pub use domains::Domains;
 pub use header::{Header, HeaderError};
 pub use id::{MessageId, NoMessageId};
 pub use queue::{Messages, Place, Queue, QueueError, QueueName};
+pub use trial::{Caller, Session, Trial};

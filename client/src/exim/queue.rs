@@ -102,6 +102,12 @@ impl Queue {
         Queue { spool: spool.into() }
     }
 
+    /// The spool directory.
+    #[must_use]
+    pub fn spool(&self) -> &Path {
+        &self.spool
+    }
+
     /// Whether whoever runs us can read what is on it: every directory, and one message.
     ///
     /// # Errors

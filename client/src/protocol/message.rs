@@ -160,6 +160,8 @@ pub enum Request {
     },
     /// How long lookups have taken since the daemon started. [`Reply::Latencies`].
     Latencies,
+    /// Where the daemon keeps what it knows, and what is wrong with that. [`Reply::Condition`].
+    Condition,
 }
 
 /// What whoever has a token shows. It is not for logs: nothing of it is printed.
@@ -305,6 +307,21 @@ pub enum Reply {
     Presented(Token),
     /// Answer to [`Request::Latencies`].
     Latencies(Latencies),
+    /// Answer to [`Request::Condition`].
+    Condition(Condition),
+}
+
+/// Where the daemon keeps what it knows, and what is wrong with that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// The time by the daemon's clock.
+    pub now: u64,
+    /// The directory of the state file.
+    pub state_dir: String,
+    /// The fallback file; none: none is written.
+    pub fallback_file: Option<String>,
+    /// What is not as it should be, a sentence each: files that cannot be written, a configuration that is wrong.
+    pub troubles: Vec<String>,
 }
 
 /// How long lookups have taken, from accept to reply.
@@ -581,6 +598,7 @@ mod tests {
             Request::Tokens,
             Request::Present { secret: Secret("s3cret".to_owned()), function: function() },
             Request::Latencies,
+            Request::Condition,
         ]);
         requests
     }
@@ -625,6 +643,12 @@ mod tests {
             Reply::Events { entries: vec![entry(TokenCreated), entry(TokenRevoked)] },
             Reply::Refused(refusal(NoSuchToken)),
             Reply::Latencies(Latencies { buckets: vec![(1023, 1), (2047, 2)], count: 4, sum_ns: 9000 }),
+            Reply::Condition(Condition {
+                now: 1,
+                state_dir: "/s".to_owned(),
+                fallback_file: Some("/f".to_owned()),
+                troubles: vec!["but".to_owned()],
+            }),
         ]);
         replies
     }
@@ -676,6 +700,7 @@ mod tests {
             r"\x00\x13",
             r"\x00\x14\x06s3cret\x07version",
             r"\x00\x15",
+            r"\x00\x16",
         ];
         assert_eq!(requests().into_iter().map(call).collect::<Vec<_>>(), expected);
     }
@@ -710,6 +735,7 @@ mod tests {
         assert_eq!(digest[21..25], of_tokens);
         assert_eq!(digest[26], r"\x00\x07\x10no account alcie");
         assert_eq!(digest[27], r"\x11\x02\xfb\xff\x03\x01\xfb\xff\x07\x02\x04\xfb(#");
+        assert_eq!(digest[28], r"\x12\x01\x02/s\x01\x02/f\x01\x03but");
     }
 
     #[test]

@@ -21,3 +21,7 @@ pub mod function;
 
 /// Where the daemon listens unless it was told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/outgoingd/outgoingd.sock";
+
+/// The domain whose mailboxes exist for the daemon whatever the owner map says, so that a rehearsal can hold one. They are nobody's:
+/// no mail can come from a name in `.invalid` (RFC 2606).
+pub const REHEARSAL_DOMAIN: &str = "outgoingd.invalid";
