@@ -58,6 +58,14 @@ impl Facts {
         })
     }
 
+    /// The file that Exim reads, or the directory of the files that it is composed of.
+    pub(super) fn sources(&self) -> PathBuf {
+        match self.home() {
+            Home::DebianSplit | Home::DebianUnsplit => DEBIAN.into(),
+            Home::Cpanel | Home::HandWritten => self.configuration.clone(),
+        }
+    }
+
     /// What they come to.
     pub(super) fn home(&self) -> Home {
         match &self.answers {

@@ -74,17 +74,16 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
     };
     let changes = files::to_disable()?;
     let composer = Path::new(home::COMPOSER).exists();
-    let home = match &exim {
-        Some(exim) => Facts::gather(exim)?.home(),
-        None => Home::DebianSplit,
-    };
+    let facts = exim.as_ref().map(Facts::gather).transpose()?;
+    let home = facts.as_ref().map_or(Home::DebianSplit, Facts::home);
+    let own_lines = || facts.as_ref().map(|facts| files::naming_us(&facts.sources())).unwrap_or_default();
     let site = Site { composes: composer && home == Home::DebianSplit, exim, home };
     let now = site.extent()?.unwrap_or(Extent::None);
     if changes.is_empty() && now == Extent::None {
         return site.nothing_to_do(&mut tools.output, DISABLE);
     }
     if changes.is_empty() && home != Home::DebianSplit {
-        return Err(by_your_own_lines("nothing was changed"));
+        return Err(by_your_own_lines("nothing was changed", &own_lines()));
     }
     let _alone = alone()?;
     let candidate =
@@ -95,7 +94,7 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
         return Err(refused_aside(exim, &said)?);
     }
     if changes.is_empty() && candidate.as_ref().is_none_or(|candidate| !candidate.differs) {
-        return Err(by_your_own_lines("nothing was changed"));
+        return Err(by_your_own_lines("nothing was changed", &own_lines()));
     }
     let difference = match candidate {
         Some(candidate) => candidate.difference(&changes)?,
@@ -114,7 +113,7 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
     if switch.dry_run || matches!(site.extent()?, Some(Extent::None) | None) {
         return Ok(());
     }
-    Err(by_your_own_lines("our own files are gone"))
+    Err(by_your_own_lines("our own files are gone", &own_lines()))
 }
 
 const ENABLE: &str = "exim enable";
@@ -364,9 +363,13 @@ fn refused_aside(exim: &Configuration, said: &str) -> Result<Failure, Failure> {
     Ok(Failure::Some(format!("{before}: {said}{}; nothing was changed", parts::advice(said))))
 }
 
-fn by_your_own_lines(what: &str) -> Failure {
+fn by_your_own_lines(what: &str, lines: &[String]) -> Failure {
+    let found = match lines {
+        [] => ", which name it".to_owned(),
+        lines => format!(": {}", lines.join("; ")),
+    };
     Failure::Some(format!(
-        "{what}: outgoingd is in Exim's configuration by lines of your own, which name it; take them out, check with exim -bV and reload Exim"
+        "{what}: outgoingd is in Exim's configuration by lines of your own{found}; take them out, check with exim -bV and reload Exim"
     ))
 }
 
