@@ -14,6 +14,7 @@
 pub mod bench;
 pub mod checks;
 pub mod demo;
+pub mod dist;
 pub mod fuzz;
 pub mod manual;
 pub mod packages;

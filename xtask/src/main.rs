@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use xtask::bench::{self, Length, Purpose};
+use xtask::checks::{self, Extent};
 use xtask::demo::{self, Afterwards};
-use xtask::{checks, fuzz, manual, soak};
+use xtask::{dist, fuzz, manual, soak};
 
 /// The project's chores.
 #[derive(Debug, Parser)]
@@ -19,7 +20,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Chore {
     /// Run everything that must pass before a change is merged; installs Exim where it is missing.
-    Test,
+    Test {
+        /// Leave out the packages, and the tests that install them on a systemd.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Build the packages for Debian and for Fedora and their relatives, into `dist` of the target directory.
+    Dist,
     /// Measure what outgoingd costs, each figure a ratio within one run; four to five minutes.
     Bench {
         #[command(flatten)]
@@ -80,7 +87,9 @@ struct LengthArgument {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
-        Chore::Test => checks::run(),
+        Chore::Test { quick: true } => checks::run(Extent::Quick),
+        Chore::Test { quick: false } => checks::run(Extent::Everything),
+        Chore::Dist => dist::run(),
         Chore::Bench { length, check } => {
             let flags = [("--quick", length.quick), ("--check", check)];
             bench::run(&flags.iter().filter(|(_, given)| *given).map(|(flag, _)| *flag).collect::<Vec<_>>())

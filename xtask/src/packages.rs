@@ -47,6 +47,10 @@ const NEEDED: [(&str, &str); 20] = [
 /// What the benchmark compares with, besides.
 const NEEDED_TO_COMPARE: [(&str, &str); 2] = [("tinycdb", "/usr/bin/cdb"), ("sqlite3", "/usr/bin/sqlite3")];
 
+/// What the packages are built with, and the systems on which they are tried.
+const NEEDED_TO_PACK: [(&str, &str); 3] =
+    [("dpkg-dev", "/usr/bin/dpkg-shlibdeps"), ("gzip", "/usr/bin/gzip"), ("mmdebstrap", "/usr/bin/mmdebstrap")];
+
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Forbids every start of a service.
@@ -61,6 +65,16 @@ pub fn install_missing() -> Result<()> {
 pub fn install_missing_to_compare() -> Result<()> {
     install(&NEEDED)?;
     install(&NEEDED_TO_COMPARE)
+}
+
+/// What `dist` needs.
+pub fn install_missing_to_pack() -> Result<()> {
+    install(&NEEDED_TO_PACK)
+}
+
+/// Whether we could.
+pub(crate) fn may_install() -> bool {
+    Path::new("/usr/bin/apt-get").exists() && rustix::process::geteuid().is_root()
 }
 
 /// Fetches a package and unpacks its files into `directory`, without installing it.

@@ -402,6 +402,15 @@ fn the_rpm_gives_what_exim_reaches_to_the_group_that_exim_has_there() -> Result<
     let asked = guest.must("setpriv --reuid exim --regid exim --clear-groups outgoingctl check alice")?;
     assert!(asked.starts_with("hold"), "{asked}");
 
+    // Another Exim comes, with another group.
+    guest.must("useradd --system --user-group mailnull && userdel exim && /usr/lib/outgoingd/exim-group")?;
+    assert_eq!(
+        guest.must("stat --format='%A %U %G' /run/outgoingd/outgoingd.sock /var/lib/outgoingd-exim")?,
+        "srw-rw---- outgoingd mailnull\ndrwxr-s--- outgoingd mailnull\n"
+    );
+    let asked = guest.must("setpriv --reuid mailnull --regid mailnull --clear-groups outgoingctl check alice")?;
+    assert!(asked.starts_with("hold"), "{asked}");
+
     guest.must("rpm --erase --nodeps outgoingd")?;
     assert_eq!(guest.run("ls /etc/systemd/system/*/50-exim-group.conf /etc/tmpfiles.d/outgoingd.conf")?.stdout, "");
     guest.must("test -e /var/lib/outgoingd/state.redb && ! test -e /usr/sbin/outgoingd")?;

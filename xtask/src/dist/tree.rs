@@ -105,15 +105,16 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Copies a file, or a directory with all that is in it.
+/// Copies a file with its mode, or a directory with all that is in it.
 fn copy(source: &Path, place: &Path) -> Result<()> {
     if source.is_dir() {
         return files(source)?.iter().try_for_each(|path| {
             copy(path, &place.join(path.file_name().context("an entry of a directory has a name")?))
         });
     }
-    let content = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
-    write(place, &content)
+    fs::create_dir_all(place.parent().context("a file is in a directory")?)?;
+    fs::copy(source, place).with_context(|| format!("cannot copy {}", source.display()))?;
+    Ok(())
 }
 
 fn write(place: &Path, content: &[u8]) -> Result<()> {

@@ -21,6 +21,7 @@
 pub mod bed;
 pub mod daemon;
 pub mod exim;
+pub mod guest;
 pub mod host;
 pub mod hostile;
 pub mod impostor;
@@ -49,6 +50,7 @@ pub use self::daemon::Daemon;
 pub use self::exim::{
     Delivery, Exim, EximBuilder, Policy, Queued, QueuedMessage, RETRY_AS_ON_DEBIAN, RETRY_FOR_SECONDS, RETRY_NEVER,
 };
+pub use self::guest::Guest;
 pub use self::host::Host;
 pub use self::hostile::{Attack, Hostile, User};
 pub use self::impostor::{Behaviour, Impostor};
