@@ -119,6 +119,10 @@ fn look_at_exim(
     let ended = rehearsal.map(|rehearsal| rehearsal.end(&mut tools.client));
     looked?;
     let Some(ended) = ended else { return Ok(()) };
+    // An Exim that asks nobody need not be asked what it hears.
+    if ended.is_ok() && !report.was_made("socket") {
+        return Ok(());
+    }
     let finding = exim::released(tools, &side, ended);
     report.add(tools, "rehearsal", &finding)
 }
