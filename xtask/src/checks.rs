@@ -68,7 +68,10 @@ pub fn run(extent: Extent) -> Result<()> {
     }
     if extent == Extent::Everything {
         if packages::may_install() {
-            timed("packages", || dist::run().and_then(|()| guest::tree()).map(drop))?;
+            timed("packages", dist::run)?;
+            timed("a system for guests", || {
+                packages::install_missing_to_boot().and_then(|()| guest::tree()).map(drop)
+            })?;
             timed(SYSTEMD.name, || SYSTEMD.run())?;
         } else {
             eprintln!("NOT looked at: the packages, and what they do on a systemd, which takes root on a Debian");

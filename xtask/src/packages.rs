@@ -47,9 +47,11 @@ const NEEDED: [(&str, &str); 20] = [
 /// What the benchmark compares with, besides.
 const NEEDED_TO_COMPARE: [(&str, &str); 2] = [("tinycdb", "/usr/bin/cdb"), ("sqlite3", "/usr/bin/sqlite3")];
 
-/// What the packages are built with, and the systems on which they are tried.
-const NEEDED_TO_PACK: [(&str, &str); 3] =
-    [("dpkg-dev", "/usr/bin/dpkg-shlibdeps"), ("gzip", "/usr/bin/gzip"), ("mmdebstrap", "/usr/bin/mmdebstrap")];
+/// What the packages are built with.
+const NEEDED_TO_PACK: [(&str, &str); 2] = [("dpkg-dev", "/usr/bin/dpkg-shlibdeps"), ("gzip", "/usr/bin/gzip")];
+
+/// What makes the systems on which they are tried.
+const NEEDED_TO_BOOT: [(&str, &str); 1] = [("mmdebstrap", "/usr/bin/mmdebstrap")];
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -70,6 +72,11 @@ pub fn install_missing_to_compare() -> Result<()> {
 /// What `dist` needs.
 pub fn install_missing_to_pack() -> Result<()> {
     install(&NEEDED_TO_PACK)
+}
+
+/// What guests need.
+pub fn install_missing_to_boot() -> Result<()> {
+    install(&NEEDED_TO_BOOT)
 }
 
 /// Whether we could.
