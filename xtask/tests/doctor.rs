@@ -178,7 +178,7 @@ fn a_daemon_that_is_not_there_or_hangs_is_exit_status_69_and_the_rest_is_looked_
         assert_eq!(diagnosis.field("router", "result"), "failed");
         assert_eq!(diagnosis.field("retry rule", "result"), "unknown");
         assert!(diagnosis.field("fallback file", "found").contains("can read"), "{:#?}", diagnosis.lines);
-        assert_eq!(diagnosis.lines.len(), 21, "each check has its line");
+        assert_eq!(diagnosis.lines.len(), 22, "each check has its line");
         Ok(())
     };
     daemon.stand_still()?;
@@ -251,11 +251,51 @@ fn hold_domains_and_delay_warnings_that_know_nothing_of_holds_are_found() -> Res
 fn a_statement_that_accepts_before_ours_is_found_and_named() -> Result<()> {
     let login = examine_with(&spoilt("# before rcpt", "  accept authenticated = *"))?;
     login.finds(&["acl_smtp_rcpt"], "\"accept\" (/etc/exim4/exim4.conf");
-    examine_with(&spoilt("# before rcpt", "  accept hosts = :"))?.finds(&["acl_smtp_rcpt, exim -bs"], "taken from");
+    let programs = examine_with(&spoilt("# before rcpt", "  accept hosts = :"))?;
+    let expected = [("acl_smtp_rcpt", "warning"), ("acl_smtp_rcpt, exim -bs", "failed"), ("enforcement", "failed")];
+    assert_eq!(programs.not_ok(), expected, "{:#?}", programs.lines);
     let both = ["acl_smtp_mail", "acl_smtp_rcpt", "acl_smtp_rcpt, exim -bs"];
     examine_with(&spoilt("# before mail", "  accept"))?.finds(&both, "before anybody has asked");
     examine_with(&spoilt("# before not_smtp", "  accept"))?.finds(&["acl_not_smtp"], "programs");
     examine_with(&spoilt("acl_not_smtp = acl_check_not_smtp\n", ""))?.finds(&["acl_not_smtp"], "names no ACL");
+    Ok(())
+}
+
+#[test]
+fn what_one_trial_cannot_prove_for_every_sender_is_warned_of() -> Result<()> {
+    let warned = |configuration: &str, checks: &[&str], words: &str| -> Result<()> {
+        let diagnosis = examine_with(configuration)?;
+        let expected: Vec<_> = checks.iter().map(|check| (*check, "warning")).collect();
+        assert_eq!((diagnosis.not_ok(), diagnosis.code), (expected, 0), "{:#?}", diagnosis.lines);
+        assert!(diagnosis.field(checks[0], "found").contains(words), "{:#?}", diagnosis.lines);
+        Ok(())
+    };
+    let rcpt = ["acl_smtp_rcpt"];
+    let over_tls = "  accept authenticated = *\n    encrypted = *";
+    warned(&spoilt("# before rcpt", over_tls), &rcpt, "accept authenticated = * encrypted = *")?;
+    warned(&spoilt("# before mail", "  accept hosts = 10.0.0.0/8"), &["acl_smtp_mail"], "accept hosts = 10.0.0.0/8")?;
+    let by_port = "acl_smtp_rcpt = ${if eq{$received_port}{587}{acl_other}{acl_check_rcpt}}";
+    warned(&spoilt("acl_smtp_rcpt = acl_check_rcpt", by_port), &rcpt, "received_port")?;
+    let eager = "  warn authenticated = *\n    control = cutthrough_delivery";
+    warned(&spoilt("# before rcpt", eager), &["cutthrough_delivery"], "sends mail on")
+}
+
+#[test]
+fn an_acl_for_programs_that_asks_and_refuses_nobody_is_found() -> Result<()> {
+    let only_asks = spoilt("acl_not_smtp = acl_check_not_smtp", "acl_not_smtp = acl_check_mail");
+    examine_with(&only_asks)?.finds(&["acl_not_smtp"], "refuses nobody's");
+    // What no expansion may do cannot be tried, and is no accusation.
+    let untried = examine_with(&spoilt("# before not_smtp", "  warn add_header = X-A: b"))?;
+    assert_eq!((untried.not_ok(), untried.code), (vec![("acl_not_smtp", "warning")], 0), "{:#?}", untried.lines);
+    Ok(())
+}
+
+#[test]
+fn an_exim_that_takes_nothing_by_smtp_is_well() -> Result<()> {
+    let sends_only = spoilt("acl_smtp_rcpt = acl_check_rcpt\n", "");
+    let diagnosis = examine_with(&sends_only)?;
+    assert_eq!((diagnosis.not_ok(), diagnosis.code), (vec![], 0), "{:#?}", diagnosis.lines);
+    assert!(diagnosis.field("acl_smtp_rcpt", "found").contains("takes no mail by SMTP"));
     Ok(())
 }
 

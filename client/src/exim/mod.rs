@@ -18,4 +18,4 @@ pub use domains::Domains;
 pub use header::{Header, HeaderError};
 pub use id::{MessageId, NoMessageId};
 pub use queue::{Messages, Place, Queue, QueueError, QueueName};
-pub use trial::{Caller, Session, Trial};
+pub use trial::{Caller, Session, Trial, statements};

@@ -97,6 +97,15 @@ impl Exim {
         Ok(acl_of(&self.question(&["-bP", "config"])?, name))
     }
 
+    /// The statements of all ACLs, as Exim has read them: verb, conditions and modifiers, each in one line.
+    ///
+    /// # Errors
+    ///
+    /// Exim does not say it.
+    pub fn acl_statements(&self) -> Result<Vec<String>, EximError> {
+        Ok(statements(&lines_of_acls(&self.question(&["-bP", "config"])?)))
+    }
+
     /// Exim as its own user, in the name of `identity`.
     ///
     /// # Errors
@@ -251,17 +260,39 @@ fn bounded() -> Command {
     bounded
 }
 
-/// The lines behind the label of an ACL, up to the next one, in what `-bP config` prints.
-fn acl_of(configuration: &str, name: &str) -> Vec<String> {
+/// The lines of the section with the ACLs, in what `-bP config` prints.
+fn lines_of_acls(configuration: &str) -> Vec<String> {
     let lines = configuration.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let is_label = |line: &str| line.strip_suffix(':').is_some_and(|name| !name.contains(char::is_whitespace));
-    lines
-        .skip_while(|line| *line != "begin acl")
-        .skip_while(|line| line.strip_suffix(':') != Some(name))
-        .skip(1)
-        .take_while(|line| !is_label(line) && !line.starts_with("begin "))
-        .map(str::to_owned)
-        .collect()
+    let section = lines.skip_while(|line| *line != "begin acl").skip(1);
+    section.take_while(|line| !line.starts_with("begin ")).map(str::to_owned).collect()
+}
+
+fn is_label(line: &str) -> bool {
+    line.strip_suffix(':').is_some_and(|name| !name.contains(char::is_whitespace))
+}
+
+/// The lines behind the label of an ACL, up to the next one.
+fn acl_of(configuration: &str, name: &str) -> Vec<String> {
+    let lines = lines_of_acls(configuration).into_iter();
+    let from = lines.skip_while(|line| line.strip_suffix(':') != Some(name)).skip(1);
+    from.take_while(|line| !is_label(line)).collect()
+}
+
+/// Lines of ACLs, those of a statement in one.
+#[must_use]
+pub fn statements(lines: &[String]) -> Vec<String> {
+    const VERBS: [&str; 7] = ["accept", "defer", "deny", "discard", "drop", "require", "warn"];
+    let mut statements: Vec<String> = Vec::new();
+    for line in lines.iter().filter(|line| !is_label(line)) {
+        match statements.last_mut() {
+            Some(last) if !line.split_whitespace().next().is_some_and(|word| VERBS.contains(&word)) => {
+                *last += " ";
+                *last += line;
+            }
+            _ => statements.push(line.clone()),
+        }
+    }
+    statements
 }
 
 /// A line of any length as `-be` reads it: in parts that end with a backslash but for the last one. Exim takes away white space
@@ -334,6 +365,7 @@ mod tests {
         assert_eq!(acl_of(text, "a"), ["deny", "domains = a:b"]);
         assert_eq!(acl_of(text, "b"), ["accept"]);
         assert!(acl_of(text, "c").is_empty());
+        assert_eq!(statements(&lines_of_acls(text)), ["deny domains = a:b", "accept"]);
     }
 
     #[test]

@@ -219,7 +219,8 @@ pub(super) fn fallback(
 pub(super) fn released(tools: &mut Tools, side: &Side<'_>, ended: Result<(), Error>) -> Finding {
     let identity = side.identity;
     if let Err(error) = ended {
-        let advice = format!("see what outgoingd says; whatever was set on {identity} ends by itself within a minute");
+        let advice =
+            format!("see what outgoingd says; whatever was set on {identity} ends by itself within ten minutes");
         return report::unseen(&error.into(), &advice);
     }
     let free = tools.client.check(identity, None).map(Verdict::as_str);

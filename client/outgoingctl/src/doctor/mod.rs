@@ -1,13 +1,14 @@
 //! `doctor`: whether enforcement works, from the daemon to what Exim decides, and what to mend where it does not.
 //!
 //! Proof goes before reading: a made-up sender is held and suspended for a moment, and Exim is asked what it would do, as its
-//! own user. Nothing is queued and nothing is sent; the flags have an end within a minute, so that a `doctor` that is killed
-//! leaves nothing behind, and the audit trail has them.
+//! own user. Nothing is queued and nothing is sent; the flags end by themselves within ten minutes, so that a `doctor` that is
+//! killed leaves nothing behind, and the audit trail has them.
 //!
 //! No check stops another one. What could not be looked at is reported as unknown, and counts as not working.
 //!
 //! Honest limits: it looks at the configuration on disk, and not at the one that a running Exim has read; and it tries one login
-//! from one outside address. A site's own rule for other senders, hosts or recipients before ours can go unseen.
+//! from one outside address, without TLS. A site's own rule for other senders, hosts, ports or recipients before ours is warned of
+//! where it can be read, and can go unseen where it stands in another ACL that is called.
 
 mod daemon;
 
@@ -43,7 +44,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every check, in the order of the report. One that was not come to is unknown.
-const CHECKS: [&str; 20] = [
+const CHECKS: [&str; 21] = [
     "daemon",
     "versions",
     "clock",
@@ -63,6 +64,7 @@ const CHECKS: [&str; 20] = [
     "acl_smtp_rcpt",
     "acl_smtp_rcpt, exim -bs",
     "acl_not_smtp",
+    "cutthrough_delivery",
     "rehearsal",
 ];
 

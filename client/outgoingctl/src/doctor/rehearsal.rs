@@ -1,6 +1,6 @@
 //! A made-up sender, held and suspended for a moment.
 //!
-//! Its flags end by themselves within a minute, so that a `doctor` that is killed leaves nothing behind. The audit trail has them.
+//! Its flags end by themselves, so that a `doctor` that is killed leaves nothing behind for long. The audit trail has them.
 
 use outgoingd_client::protocol::message::{Cause, Refusal};
 use outgoingd_client::{Client, Error, Terms};
@@ -11,8 +11,8 @@ const REASON: &str = "rehearsal of outgoingctl doctor";
 /// By what a rejection is known to be ours.
 pub(super) const NOTICE: &str = "This is a rehearsal of outgoingctl doctor.";
 
-/// Seconds until the flags end by themselves.
-const END: u64 = 60;
+/// Seconds until the flags end by themselves: longer than an Exim takes that waits for the DNS at every question.
+const END: u64 = 600;
 
 /// The made-up sender.
 pub(super) struct Rehearsal<'a> {

@@ -6,7 +6,7 @@ use super::report::{Finding, Report};
 use super::{include, not_asked, shortened};
 use crate::Failure;
 use crate::tools::Tools;
-use outgoingd_client::exim::{Caller, EximError, Session};
+use outgoingd_client::exim::{Caller, EximError, Session, statements};
 use outgoingd_client::protocol::REHEARSAL_DOMAIN;
 
 /// The variable in which the ACLs keep the verdict.
@@ -21,14 +21,113 @@ pub(super) fn look(tools: &mut Tools, report: &mut Report, side: &Side<'_>, hear
         ));
         return Ok(());
     }
-    let outside = session(side, Caller::Outside);
-    report.add(tools, "acl_smtp_mail", &mail(side, &outside).unwrap_or_else(|error| not_asked(&error)))?;
-    if heard.is_outside {
-        report.add(tools, "acl_smtp_rcpt", &rcpt(side, heard, Caller::Outside, &outside))?;
-        let here = session(side, Caller::Here);
-        report.add(tools, "acl_smtp_rcpt, exim -bs", &rcpt(side, heard, Caller::Here, &here))?;
+    smtp(tools, report, side, heard)?;
+    report.add(tools, "acl_not_smtp", &not_smtp(side).unwrap_or_else(|finding| finding))?;
+    report.add(tools, "cutthrough_delivery", &cutthrough(side).unwrap_or_else(|error| not_asked(&error)))
+}
+
+/// An ACL that an option names.
+struct Acl {
+    /// As the option has it.
+    option: String,
+    /// What that comes to for the made-up sender.
+    name: String,
+    lines: Vec<String>,
+}
+
+impl Acl {
+    /// None if the option is not set.
+    fn named(side: &Side<'_>, option: &str) -> Result<Option<Acl>, Finding> {
+        let failed = |error| not_asked(&error);
+        let option = side.exim.option(option).map_err(failed)?;
+        if option.is_empty() {
+            return Ok(None);
+        }
+        let [name] = side.trial.expand([&option]).map_err(failed)?;
+        let name = name.map_err(|why| {
+            let found = format!("which ACL it is cannot be expanded: {}", shortened(&why));
+            Finding::unknown(found, "try it with a real login of a sender whom you suspend for that")
+        })?;
+        let lines = side.exim.acl(&name).map_err(failed)?;
+        Ok(Some(Acl { option, name, lines }))
     }
-    report.add(tools, "acl_not_smtp", &not_smtp(side).unwrap_or_else(|error| not_asked(&error)))
+
+    /// Where a part of ours belongs in it.
+    fn place(&self, part: &str) -> String {
+        include(part, &format!("first in the ACL {}, before anything that accepts", shortened(&self.name)))
+    }
+
+    /// A trial went well: whether others can come another way, by an ACL of their own, or by what accepts before our statement.
+    fn proved(&self, found: &str, mark: &str, part: &str) -> Finding {
+        if self.option.contains('$') {
+            let advice = format!("see that each of those ACLs has ours first: {}", self.place(part));
+            return Finding::warning(
+                format!("{found}; which ACL it is hangs on \"{}\"", shortened(&self.option)),
+                advice,
+            );
+        }
+        match accepts_before(&self.lines, mark) {
+            Some(statement) => {
+                let found = format!("{found}; \"{}\" stands before that: for whom?", shortened(&statement));
+                Finding::warning(found, self.place(part))
+            }
+            None => Finding::ok(found),
+        }
+    }
+
+    /// What can be said by reading where no trial comes so far: our statement stands before any that accepts.
+    fn read(&self, mark: &str, found: String, part: &str) -> Finding {
+        if self.lines.iter().any(|line| line.contains(mark)) && accepts_before(&self.lines, mark).is_none() {
+            let found = format!("{found}; by what is written, our statement stands before any that accepts");
+            Finding::warning(found, "try it with a real login of a sender whom you suspend for that")
+        } else if self.lines.is_empty() {
+            let advice = "try it with a real login of a sender whom you suspend for that";
+            Finding::unknown(format!("{found}; there is no ACL {} to read", shortened(&self.name)), advice)
+        } else {
+            Finding::failed(found, self.place(part))
+        }
+    }
+}
+
+/// The statement that accepts before the one with `mark` in it.
+fn accepts_before(lines: &[String], mark: &str) -> Option<String> {
+    let place = lines.iter().position(|line| line.contains(mark))?;
+    // The verb of our own statement stands before its mark.
+    let before = statements(&lines[..place]);
+    let ours = usize::from(!lines[..place].is_empty());
+    before[..before.len() - ours]
+        .iter()
+        .find(|statement| statement.split_whitespace().next() == Some("accept"))
+        .cloned()
+}
+
+/// What asks about the sender, and what refuses one who is suspended.
+fn marks() -> [String; 2] {
+    [format!("set {VERDICT} = ${{"), format!("eq{{${VERDICT}}}{{suspend}}")]
+}
+
+fn smtp(tools: &mut Tools, report: &mut Report, side: &Side<'_>, heard: &Heard) -> Result<(), Failure> {
+    let rcpt_acl = match Acl::named(side, "acl_smtp_rcpt") {
+        Ok(Some(acl)) => Ok(acl),
+        Ok(None) => Err(Finding::ok("Exim takes no mail by SMTP: it has no acl_smtp_rcpt")),
+        Err(finding) => Err(finding),
+    };
+    let rcpt_acl = match rcpt_acl {
+        Ok(acl) => acl,
+        Err(finding) => {
+            return ["acl_smtp_mail", "acl_smtp_rcpt", "acl_smtp_rcpt, exim -bs"]
+                .into_iter()
+                .try_for_each(|check| report.add(tools, check, &finding));
+        }
+    };
+    let outside = session(side, Caller::Outside);
+    report.add(tools, "acl_smtp_mail", &mail(side, &outside).unwrap_or_else(|finding| finding))?;
+    if heard.is_outside {
+        report.add(tools, "acl_smtp_rcpt", &rcpt(&rcpt_acl, heard, Caller::Outside, &outside))?;
+        let here = session(side, Caller::Here);
+        report.add(tools, "acl_smtp_rcpt, exim -bs", &rcpt(&rcpt_acl, heard, Caller::Here, &here))?;
+    }
+    Ok(())
 }
 
 fn session(side: &Side<'_>, caller: Caller) -> Result<Session, EximError> {
@@ -36,93 +135,88 @@ fn session(side: &Side<'_>, caller: Caller) -> Result<Session, EximError> {
 }
 
 /// The ACL for MAIL asks, and keeps the verdict.
-fn mail(side: &Side<'_>, session: &Result<Session, EximError>) -> Result<Finding, EximError> {
-    let option = "acl_smtp_mail";
-    let acl = side.exim.option(option)?;
-    if acl.is_empty() {
-        return Ok(no_acl(option, "acl-mail"));
-    }
-    let session = match session {
-        Ok(session) => session,
-        Err(error) => return Ok(not_asked(error)),
-    };
-    let advice = include("acl-mail", &format!("first in the ACL {}, before anything that accepts", shortened(&acl)));
+fn mail(side: &Side<'_>, session: &Result<Session, EximError>) -> Result<Finding, Finding> {
+    let Some(acl) = Acl::named(side, "acl_smtp_mail")? else { return Ok(no_acl("acl_smtp_mail", "acl-mail")) };
+    let session = session.as_ref().map_err(not_asked)?;
+    let [asks, _] = marks();
     Ok(match (session.has_set(VERDICT, "suspend"), session.mail()) {
-        (true, _) => Finding::ok("asks, and keeps the verdict with the message"),
+        (true, _) => acl.proved("asks, and keeps the verdict with the message", &asks, "acl-mail"),
         (false, Some(reply)) if reply.starts_with('2') => {
-            Finding::failed("MAIL is accepted before anybody has asked about the sender", advice)
+            Finding::failed("MAIL is accepted before anybody has asked about the sender", acl.place("acl-mail"))
         }
         (false, reply) => {
             let found = format!("Exim refuses the rehearsal before it asks: {}", shortened(reply.unwrap_or("nothing")));
-            read(side, &acl, &format!("set {VERDICT} = ${{"), found, &advice)
+            acl.read(&asks, found, "acl-mail")
         }
     })
 }
 
-/// What can be said by reading where no trial comes so far: our statement stands before any that accepts.
-fn read(side: &Side<'_>, acl: &str, mark: &str, found: String, advice: &str) -> Finding {
-    match side.exim.acl(acl) {
-        Ok(lines) if stands_first(&lines, mark) => {
-            let found = format!("{found}; by what is written, our statement stands before any that accepts");
-            Finding::warning(found, "try it with a real login of a sender whom you suspend for that")
-        }
-        Ok(_) => Finding::failed(found, advice),
-        Err(error) => not_asked(&error),
-    }
-}
-
-/// Whether the statement with `mark` in it comes before any `accept`.
-fn stands_first(lines: &[String], mark: &str) -> bool {
-    let Some(place) = lines.iter().position(|line| line.contains(mark)) else { return false };
-    !lines[..place].iter().any(|line| line.split_whitespace().next() == Some("accept"))
-}
-
 /// The ACL for RCPT refuses outside recipients, in our words.
-fn rcpt(side: &Side<'_>, heard: &Heard, caller: Caller, session: &Result<Session, EximError>) -> Finding {
-    let option = "acl_smtp_rcpt";
-    let acl = match side.exim.option(option) {
-        Ok(acl) if acl.is_empty() => return no_acl(option, "acl-rcpt"),
-        Ok(acl) => acl,
-        Err(error) => return not_asked(&error),
-    };
+fn rcpt(acl: &Acl, heard: &Heard, caller: Caller, session: &Result<Session, EximError>) -> Finding {
     let session = match session {
         Ok(session) => session,
         Err(error) => return not_asked(error),
     };
-    let advice = include("acl-rcpt", &format!("first in the ACL {}, before anything that accepts", shortened(&acl)));
+    let [_, refuses] = marks();
     let is_ours = |reply: &str| [NOTICE, &heard.own_words].iter().any(|words| reply.contains(words));
     match session.rcpt() {
         Some(reply) if reply.starts_with('5') && is_ours(reply) => {
-            Finding::ok(format!("refuses a suspended sender's outside recipients to {caller}"))
+            let found = format!("refuses a suspended sender's outside recipients to {caller}");
+            match caller {
+                Caller::Outside => acl.proved(&found, &refuses, "acl-rcpt"),
+                // It is the same ACL, of which that has been said.
+                Caller::Here => Finding::ok(found),
+            }
         }
         Some(reply) if reply.starts_with('2') => {
             let by = session.decided().map(|statement| format!(", by {}", shortened(statement))).unwrap_or_default();
-            Finding::failed(format!("a suspended sender's outside recipient is taken from {caller}{by}"), advice)
+            let found = format!("a suspended sender's outside recipient is taken from {caller}{by}");
+            Finding::failed(found, acl.place("acl-rcpt"))
         }
         reply => {
             let reply = reply.or(session.replies.last().map(String::as_str)).unwrap_or("nothing");
             let found = format!("Exim refuses {caller} for a reason of its own: {}", shortened(reply));
-            read(side, &acl, &format!("eq{{${VERDICT}}}{{suspend}}"), found, &advice)
+            acl.read(&refuses, found, "acl-rcpt")
         }
     }
 }
 
-/// The ACL for programs asks, and keeps the verdict; the statements that go by it stand right behind.
-fn not_smtp(side: &Side<'_>) -> Result<Finding, EximError> {
-    let option = "acl_not_smtp";
-    let acl = side.exim.option(option)?;
-    if acl.is_empty() {
-        return Ok(no_acl(option, "acl-not-smtp"));
-    }
+/// The ACL for programs asks, keeps the verdict, and has statements that go by it.
+fn not_smtp(side: &Side<'_>) -> Result<Finding, Finding> {
+    let Some(acl) = Acl::named(side, "acl_not_smtp")? else { return Ok(no_acl("acl_not_smtp", "acl-not-smtp")) };
     // A statement behind ours may not be for such an expansion; what ours have set stays set.
-    let run = format!("${{if acl{{{{{acl}}}}}{{accepted}}{{denied}}}}");
-    let [_, verdict] = side.trial.expand([&run, &format!("${VERDICT}")])?;
-    Ok(if verdict.as_deref() == Ok("suspend") {
-        Finding::ok("asks about the mail of programs")
-    } else {
-        let found = "it accepts the mail of programs before anybody has asked about the sender";
-        let place = format!("first in the ACL {}, before anything that accepts", shortened(&acl));
-        Finding::failed(found, include("acl-not-smtp", &place))
+    let run = format!("${{if acl{{{{{}}}}}{{accepted}}{{denied}}}}", acl.name);
+    let expanded = side.trial.expand([&run, &format!("${VERDICT}")]);
+    let [ran, verdict] = expanded.map_err(|error| not_asked(&error))?;
+    let [asks, refuses] = marks();
+    let has = |mark: &str| acl.lines.iter().any(|line| line.contains(mark));
+    Ok(match (verdict.as_deref() == Ok("suspend"), ran) {
+        (true, _) if has(&asks) && !has(&refuses) => {
+            let found = "it asks about the mail of programs, and refuses nobody's";
+            Finding::failed(found, acl.place("acl-not-smtp"))
+        }
+        (true, _) => acl.proved("asks about the mail of programs, and refuses it", &asks, "acl-not-smtp"),
+        (false, Err(why)) => acl.read(&asks, format!("it cannot be tried: {}", shortened(&why)), "acl-not-smtp"),
+        (false, Ok(_)) => {
+            let found = "it accepts the mail of programs before anybody has asked about the sender";
+            Finding::failed(found, acl.place("acl-not-smtp"))
+        }
+    })
+}
+
+/// Nothing sends mail on while it comes in, before it can be held.
+fn cutthrough(side: &Side<'_>) -> Result<Finding, EximError> {
+    let statements = side.exim.acl_statements()?;
+    let statement = statements.iter().find(|text| text.contains("cutthrough_delivery") && !text.contains(VERDICT));
+    Ok(match statement {
+        None => Finding::ok("no ACL sends mail on before it can be held"),
+        Some(statement) => Finding::warning(
+            format!(
+                "\"{}\" sends mail on while it comes in, held or not, where it is for mail with a login",
+                shortened(statement)
+            ),
+            format!("give it the condition ${{if !eq{{${VERDICT}}}{{hold}}}}"),
+        ),
     })
 }
 
@@ -131,11 +225,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_stands_first_if_none_before_it_accepts() {
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        assert!(stands_first(&lines("deny message = accept\nwarn set it = x\naccept"), "set it"));
-        assert!(!stands_first(&lines("accept hosts = :\nwarn set it = x"), "set it"));
-        assert!(!stands_first(&lines("accept"), "set it"));
-        assert!(!stands_first(&[], "set it"));
+    fn what_accepts_before_ours_is_told_with_its_conditions() {
+        let before = |text: &str| accepts_before(&text.lines().map(str::to_owned).collect::<Vec<_>>(), "set it");
+        assert_eq!(before("deny\nmessage = accept\nwarn\nset it = x\naccept"), None);
+        assert_eq!(before("accept\nhosts = :\nwarn\nset it = x").as_deref(), Some("accept hosts = :"));
+        assert_eq!(before("accept\nset it = x"), None);
+        assert_eq!(before("accept"), None);
+        assert_eq!(before(""), None);
     }
 }
