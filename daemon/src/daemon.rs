@@ -31,7 +31,7 @@ use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::{self, Runtime};
@@ -89,9 +89,10 @@ pub enum StartError {
     /// The state file makes no sense.
     #[error(
         "the state file {} cannot be used: {message}. It was left as it is, and outgoingd does not start empty in its \
-         place; Exim goes by the fallback file meanwhile. Put back a copy from a backup; or move it away, start outgoingd, \
-         and give it what you know: it keeps the last fallback file beside it, as .before, and `outgoingctl import` takes \
-         that, an export, and cPanel's lists", path.display()
+         place; Exim goes by the fallback file meanwhile. Put back a copy from a backup; or stop Exim first, its \
+         queue runs too, then move the file away, start outgoingd, give it what you know, and start Exim: the last \
+         fallback file is kept beside the new one, as .before, and `outgoingctl import` takes that, an export, and \
+         cPanel's lists", path.display()
     )]
     State {
         /// The file.
@@ -142,9 +143,8 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
     listener.set_nonblocking(false)?;
     let keeper = Keeper::default();
     let fallback = fallback_of(config, &keeper, &stats)?;
-    if let Some(fallback) = &fallback {
-        keep_what_was_known(&store, fallback).map_err(|error| unusable(&store, &error))?;
-    }
+    let known = fallback.as_ref().map(|fallback| keep_what_was_known(&store, fallback)).transpose();
+    let lost = known.map_err(|error| unusable(&store, &error))?.flatten();
     let (writer_handle, writer) =
         Writer::new(store.clone(), table.clone(), stats.clone(), keeper.clone(), clock.clone())
             .map_err(|error| unusable(&store, &error))?;
@@ -178,6 +178,7 @@ pub fn run(overrides: Overrides, config: &Config, level: Level) -> Result<(), St
         started,
         stop: stop.clone(),
         policy: policy.clone(),
+        lost: Arc::new(Mutex::new(lost)),
         fallback: Some(config.fallback_file.clone()).filter(|path| !path.as_os_str().is_empty()),
         identifying: Arc::new(Semaphore::new(HELPERS / 2)),
     };
@@ -304,14 +305,11 @@ fn sources<'a>(overrides: &'a Overrides, config: &'a Config) -> impl Iterator<It
 fn status_line(requests: &Requests) -> String {
     let (held, suspended, _) = requests.table.count(requests.clock.now());
     let stale = if requests.stats.fallback_stale.load(Relaxed) { "; the fallback file cannot be written" } else { "" };
-    let refused = if requests.stats.state_refused.load(Relaxed) {
-        "; changes are refused, since the state file cannot be written"
-    } else {
-        ""
-    };
-    let line = format!("{held} held, {suspended} suspended; {} lookups{refused}{stale}", requests.stats.lookups());
+    let line = format!("{held} held, {suspended} suspended; {} lookups{stale}", requests.stats.lookups());
+    let refused = requests.writer.refusal().map(|why| format!("changes are refused: {why}"));
     // A status is one line.
-    requests.policy().wrong.iter().fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
+    let policy = requests.policy();
+    refused.iter().chain(&policy.wrong).fold(line, |line, what| format!("{line}; {}", what.replace('\n', " ").trim()))
 }
 
 fn lock_state(directory: &Path) -> Result<(PathBuf, lock::Lock), StartError> {
@@ -372,22 +370,23 @@ fn is_new(store: &Store) -> Result<bool, StoreError> {
     Ok(!deeds && store.count_flags()? == 0)
 }
 
-/// A new state knows nobody. If the fallback file does, the state was lost or moved away, and that file is all that is left.
-fn keep_what_was_known(store: &Store, fallback: &Fallback) -> Result<(), StoreError> {
+/// A new state knows nobody. If the fallback file does, the state was lost or moved away, and that file is all that is left. Says
+/// what was lost.
+fn keep_what_was_known(store: &Store, fallback: &Fallback) -> Result<Option<String>, StoreError> {
     if !is_new(store)? {
-        return Ok(());
+        return Ok(None);
     }
-    match fallback.set_aside() {
-        Ok(Some(kept)) => {
-            let kept = kept.display();
-            warn!(
-                "the state is new, but the fallback file names who was stopped; they are free now. `outgoingctl import {kept}` stops them again"
-            );
-        }
-        Ok(None) => {}
-        Err(error) => warn!("{error}"),
-    }
-    Ok(())
+    let lost = match fallback.set_aside() {
+        Ok(Some(kept)) => format!(
+            "the state is new, but the fallback file names who was stopped; they are free now. Stop Exim first, its queue \
+             runs too; `outgoingctl import {}` stops them again; then start Exim",
+            kept.display()
+        ),
+        Ok(None) => return Ok(None),
+        Err(error) => error.to_string(),
+    };
+    warn!("{lost}");
+    Ok(Some(lost))
 }
 
 fn warn_of_unknown_names(config: &Config) {

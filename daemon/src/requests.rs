@@ -25,7 +25,7 @@ use outgoingd_client::protocol::message::{
 };
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time;
@@ -66,6 +66,8 @@ pub struct Requests {
     pub stop: Stop,
     /// What the configuration says, replaced as a whole when it changes.
     pub policy: Arc<RwLock<Arc<Policy>>>,
+    /// What the start has found lost, until something is imported.
+    pub lost: Arc<Mutex<Option<String>>>,
     /// The fallback file; none: none is written.
     pub fallback: Option<PathBuf>,
     /// Places for questions to NSS about peers: fewer than there are helper threads, so that peers without any right do not keep
@@ -242,6 +244,9 @@ impl Requests {
                 Effect::Unchanged => imported.unchanged += 1,
                 _ => imported.changed += 1,
             }
+        }
+        if imported.changed > 0 {
+            *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         Ok(imported)
     }
@@ -449,9 +454,8 @@ impl Requests {
         let [state_dir, fallback_file] = paths.map(|path| path.map(|path| path.display().to_string()));
         let mut troubles = self.policy().wrong.clone();
         troubles.extend(self.keeper.failure());
-        if self.stats.state_refused.load(Relaxed) {
-            troubles.push("changes are refused, since the state file cannot be written".to_owned());
-        }
+        troubles.extend(self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        troubles.extend(self.writer.refusal().map(|why| format!("changes are refused: {why}")));
         Condition { now: self.clock.now().0, state_dir: state_dir.unwrap_or_default(), fallback_file, troubles }
     }
 

@@ -42,8 +42,6 @@ pub struct Stats {
     pub fallback_writes: AtomicU64,
     /// Times it could not be written.
     pub fallback_failures: AtomicU64,
-    /// The disk refused the last write of the state.
-    pub state_refused: AtomicBool,
     /// The fallback file could not be written the last time.
     pub fallback_stale: AtomicBool,
     /// Lookups from accept to reply.

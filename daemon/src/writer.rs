@@ -6,8 +6,8 @@
 //!
 //! It runs on a thread of its own, since a commit waits for the disk. When a commit fails, nothing of it is acknowledged
 //! and the state file is opened again; the table then takes over whichever whole state is on disk. Lookups go on
-//! throughout. While the disk refuses, changes do, and it is tried again; a state file that turns out to be damaged ends
-//! the writer, and with it the daemon.
+//! throughout. While the disk refuses, changes do, and it is tried again; so it is while the files are not where the next
+//! start would look for them. A state file that turns out to be damaged ends the writer, and with it the daemon.
 
 use crate::audit;
 use crate::change::{Action, Change, Effect, Mail, Origin};
@@ -38,14 +38,15 @@ const PASS_LIFETIME: u64 = 30 * 24 * 3600;
 /// How long nobody must have wanted anything before the writer does what may be done later.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Longest sleep between looks at the clock, which may be set while the writer sleeps.
-const LONGEST_NAP: Duration = Duration::from_secs(30);
+/// Longest sleep between looks at the clock, which may be set while the writer sleeps, and at the files, which may be moved.
+const LONGEST_NAP: Duration = Duration::from_secs(10);
 
 /// Changes on their way to the writer. The writer ends when all of these are dropped and what they sent is done.
 #[derive(Clone, Debug)]
 pub struct Handle {
     jobs: mpsc::Sender<Job>,
     trail: watch::Receiver<u64>,
+    refusal: watch::Receiver<Option<String>>,
 }
 
 /// Why changes were not made.
@@ -82,6 +83,8 @@ pub struct Writer {
     pass_ends: HashMap<String, Timestamp>,
     /// The newest entry of the audit trail of which the table shows what it records.
     trail: watch::Sender<u64>,
+    /// Why changes are refused, while they are.
+    refusal: watch::Sender<Option<String>>,
     /// The last commit failed and its outcome is not known yet.
     unsure: bool,
     /// Something may be durable in the journal only.
@@ -114,6 +117,12 @@ impl Handle {
     pub fn trail(&self) -> watch::Receiver<u64> {
         self.trail.clone()
     }
+
+    /// Why changes are refused, while they are.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.borrow().clone()
+    }
 }
 
 impl Writer {
@@ -130,7 +139,8 @@ impl Writer {
         clock: Clock,
     ) -> Result<(Handle, Writer), StoreError> {
         let (sender, jobs) = mpsc::channel(QUEUE);
-        let (trail, receiver) = watch::channel(0);
+        let (trail, last_entry) = watch::channel(0);
+        let (refusal, refused) = watch::channel(None);
         let mut writer = Writer {
             jobs,
             store,
@@ -141,12 +151,13 @@ impl Writer {
             ends: BTreeSet::new(),
             pass_ends: HashMap::new(),
             trail,
+            refusal,
             unsure: false,
             unsettled: true,
             damage: None,
         };
         writer.load()?;
-        Ok((Handle { jobs: sender, trail: receiver }, writer))
+        Ok((Handle { jobs: sender, trail: last_entry, refusal: refused }, writer))
     }
 
     /// Works until every [`Handle`] is gone.
@@ -181,14 +192,16 @@ impl Writer {
             return;
         }
         if self.unsettled {
-            match self.store.settle() {
-                Ok(()) => {
-                    self.unsettled = false;
-                    self.stats.state_refused.store(false, Relaxed);
-                }
+            if let Err(error) = self.store.settle() {
                 // What was acknowledged stands in the journal.
-                Err(error) => drop(self.failed(&error)),
+                self.failed(&error);
+                return;
             }
+            self.unsettled = false;
+        }
+        match self.store.in_place() {
+            Ok(()) => self.accept(),
+            Err(error) => drop(self.refuse(&error)),
         }
     }
 
@@ -227,7 +240,7 @@ impl Writer {
             return Ok(effects);
         }
         self.unsettled = true;
-        self.stats.state_refused.store(false, Relaxed);
+        self.accept();
         for (change, effect) in changes.iter().zip(&effects) {
             self.show(change, effect, now);
         }
@@ -291,7 +304,7 @@ impl Writer {
 
     fn end_what_has_reached_its_end(&mut self) {
         // The next change that is made, or the next quiet moment, shows whether the disk takes something again.
-        if self.stats.state_refused.load(Relaxed) {
+        if self.refusal.borrow().is_some() {
             return;
         }
         let now = self.clock.now();
@@ -313,7 +326,7 @@ impl Writer {
     /// How long to sleep when nobody wants anything.
     fn nap(&self) -> Duration {
         // A disk that refuses is not asked in a loop.
-        if self.stats.state_refused.load(Relaxed) {
+        if self.refusal.borrow().is_some() {
             return LONGEST_NAP;
         }
         let end = self.ends.first().map(|(at, _)| Duration::from_secs(at.0.saturating_sub(self.clock.now().0).max(1)));
@@ -321,16 +334,33 @@ impl Writer {
         [end, settle].into_iter().flatten().fold(LONGEST_NAP, Duration::min)
     }
 
-    /// A commit failed: nothing is acknowledged, and what is on disk is to be found out.
+    /// A commit failed: nothing is acknowledged, and what is on disk is to be found out, if anything was tried.
     fn failed(&mut self, error: &StoreError) -> WriteError {
-        error!("cannot write {}: {error}", self.store.path().display());
+        let refusal = self.refuse(error);
+        if matches!(error, StoreError::OutOfPlace(_)) {
+            return refusal;
+        }
         self.unsure = true;
-        self.stats.state_refused.store(true, Relaxed);
+        // If that fails too, it has said so, and the file stays closed for now.
+        let _ = self.recover();
+        refusal
+    }
+
+    /// Changes count as refused, for this reason, until the disk has taken something.
+    fn refuse(&self, error: &dyn std::fmt::Display) -> WriteError {
         let refusal = self.storage_error(error);
-        if let Err(error) = self.recover() {
-            warn!("the state file stays closed for now: {error}");
+        let why = refusal.to_string();
+        if self.refusal.send_replace(Some(why.clone())).as_ref() != Some(&why) {
+            error!("{why}");
         }
         refusal
+    }
+
+    /// The disk has taken something, and it stands where it belongs.
+    fn accept(&self) {
+        if self.refusal.send_replace(None).is_some() {
+            info!("changes are taken again");
+        }
     }
 
     /// Opens the state file again and takes over what is in it.
@@ -339,9 +369,9 @@ impl Writer {
             if let OpenError::Unusable(damage) = &error {
                 self.damage = Some(damage.clone());
             }
-            self.storage_error(&error)
+            self.refuse(&error)
         })?;
-        self.load().map_err(|error| self.storage_error(&error))?;
+        self.load().map_err(|error| self.refuse(&error))?;
         (self.unsure, self.unsettled) = (false, true);
         self.keeper.changed();
         Ok(())

@@ -25,7 +25,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -420,7 +419,6 @@ struct Working {
     directory: TempDir,
     disk: FaultyDisk,
     table: Arc<Table>,
-    stats: Arc<Stats>,
     writer: Handle,
     work: JoinHandle<Result<(), String>>,
 }
@@ -431,8 +429,8 @@ impl Working {
         let store = Arc::new(Store::open_on(Arc::new(disk.clone()), directory.path(), AUDIT_ENTRIES).unwrap());
         let (table, stats) = (Arc::new(Table::default()), Arc::new(Stats::default()));
         let clock = Clock::new(|| Timestamp(100));
-        let (writer, work) = Writer::new(store, table.clone(), stats.clone(), Keeper::default(), clock).unwrap();
-        Working { directory, disk, table, stats, writer, work: tokio::spawn(work.run()) }
+        let (writer, work) = Writer::new(store, table.clone(), stats, Keeper::default(), clock).unwrap();
+        Working { directory, disk, table, writer, work: tokio::spawn(work.run()) }
     }
 
     async fn hold(&self, number: usize) -> Result<(), WriteError> {
@@ -445,7 +443,7 @@ impl Working {
     }
 
     fn refuses(&self) -> bool {
-        self.stats.state_refused.load(Relaxed)
+        self.writer.refusal().is_some()
     }
 
     fn held_after_a_power_failure(&self) -> usize {
@@ -510,9 +508,11 @@ async fn a_state_file_that_is_gone_is_not_made_anew_and_what_is_in_memory_counts
     for name in [STATE_FILE, JOURNAL_FILE] {
         fs::rename(working.directory.path().join(name), elsewhere.path().join(name)).unwrap();
     }
-    working.disk.plan(0, Fault::FailsOnce);
-    working.hold(2).await.unwrap_err();
-    assert!(working.hold(3).await.unwrap_err().to_string().contains("gone"));
+    let done = working.disk.done();
+    for _ in 0..2 {
+        assert!(working.hold(2).await.unwrap_err().to_string().contains("gone"));
+    }
+    assert_eq!(working.disk.done(), done, "a change was written where nobody finds it");
     time::sleep(Duration::from_secs(100)).await;
     assert!(working.refuses() && working.is_held(1) && !working.work.is_finished());
     assert!(!working.directory.path().join(STATE_FILE).exists());
@@ -520,7 +520,49 @@ async fn a_state_file_that_is_gone_is_not_made_anew_and_what_is_in_memory_counts
         fs::rename(elsewhere.path().join(name), working.directory.path().join(name)).unwrap();
     }
     working.hold(3).await.unwrap();
-    assert!(working.is_held(1) && working.is_held(3) && !working.is_held(2));
+    assert!(!working.refuses() && working.is_held(1) && working.is_held(3) && !working.is_held(2));
+    assert_eq!(working.held_after_a_power_failure(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_an_error_of_the_disk_no_other_state_file_is_taken_for_the_one_that_is_gone() {
+    let working = Working::new();
+    working.hold(1).await.unwrap();
+    working.disk.plan(0, Fault::Dies);
+    working.hold(2).await.unwrap_err();
+    let (place, elsewhere) = (working.directory.path().join(STATE_FILE), working.directory.path().join("elsewhere"));
+    fs::rename(&place, &elsewhere).unwrap();
+    working.disk.mend();
+    assert!(working.hold(3).await.unwrap_err().to_string().contains("gone"));
+    fs::copy(&elsewhere, &place).unwrap();
+    assert!(working.hold(3).await.unwrap_err().to_string().contains("another file"));
+    time::sleep(Duration::from_secs(100)).await;
+    assert!(working.refuses() && working.is_held(1) && !working.work.is_finished());
+    fs::rename(&elsewhere, &place).unwrap();
+    working.hold(3).await.unwrap();
+    assert!(!working.refuses() && working.is_held(1) && working.is_held(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_a_file_is_out_of_its_place_and_back_again_is_noticed_though_nobody_changes_anything() {
+    let working = Working::new();
+    working.hold(1).await.unwrap();
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        let (place, elsewhere) = (working.directory.path().join(name), working.directory.path().join("elsewhere"));
+        for plant in [None, Some("another")] {
+            fs::rename(&place, &elsewhere).unwrap();
+            if let Some(bytes) = plant {
+                fs::write(&place, bytes).unwrap();
+            }
+            time::sleep(Duration::from_secs(20)).await;
+            let refusal = working.writer.refusal().unwrap();
+            assert!(refusal.contains(name) && refusal.contains(plant.unwrap_or("gone")), "{refusal}");
+            fs::rename(&elsewhere, &place).unwrap();
+            time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(working.writer.refusal(), None);
+        }
+    }
+    working.hold(2).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

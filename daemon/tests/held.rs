@@ -64,6 +64,7 @@ impl Desk {
             clock,
             stop,
             policy: Arc::new(RwLock::new(Arc::new(Policy::load(&config).unwrap()))),
+            lost: Arc::default(),
             fallback: None,
             identifying: Arc::new(Semaphore::new(1)),
         };

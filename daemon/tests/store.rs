@@ -6,7 +6,7 @@
 use outgoingd::change::{Action, Change, Effect, Origin, Terms};
 use outgoingd::flag::{Kind, Timestamp};
 use outgoingd::name::Subject;
-use outgoingd::store::{JOURNAL_FILE, OpenError, STATE_FILE, Store};
+use outgoingd::store::{JOURNAL_FILE, OpenError, STATE_FILE, Store, StoreError};
 use outgoingd::token::{self, Hash, Token};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -392,4 +392,47 @@ fn a_link_or_a_pipe_in_the_place_of_a_file_is_not_followed_nor_waited_for() {
         }
     }
     assert!(fs::read(elsewhere.path().join(STATE_FILE)).unwrap() == precious);
+}
+
+#[test]
+fn while_a_file_is_not_in_its_place_a_change_is_refused_and_what_is_known_is_still_to_be_had() {
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        for copied in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = Store::open(directory.path(), 1_000).unwrap();
+            (0..2).for_each(|number| hold(&store, number));
+            let known = contents(&store);
+            let (place, elsewhere) = (directory.path().join(name), directory.path().join("elsewhere"));
+            fs::rename(&place, &elsewhere).unwrap();
+            if copied {
+                fs::copy(&elsewhere, &place).unwrap();
+            }
+            for change in [held(2), held(0)] {
+                let refused = store.commit(&[change], Timestamp(1)).unwrap_err();
+                assert!(matches!(refused, StoreError::OutOfPlace(_)), "{refused:?}");
+                assert!(refused.to_string().contains("put"), "{refused}");
+            }
+            assert!(store.in_place().is_err() && store.recover().is_err());
+            assert_eq!(contents(&store), known);
+            fs::rename(&elsewhere, &place).unwrap();
+            hold(&store, 2);
+            let expected = contents(&store);
+            assert_eq!(expected.len(), 6);
+            let crashed = after_a_crash(&snapshot(&directory, STATE_FILE), &snapshot(&directory, JOURNAL_FILE));
+            assert_eq!(crashed.unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_was_removed_is_made_anew_behind_a_proper_stop_with_nothing_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), 1_000).unwrap();
+    (0..3).for_each(|number| hold(&store, number));
+    fs::remove_file(directory.path().join(JOURNAL_FILE)).unwrap();
+    assert!(store.commit(&[held(3)], Timestamp(1)).unwrap_err().to_string().contains("restart outgoingd"));
+    let expected = contents(&store);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(contents(&Store::open(directory.path(), 1_000).unwrap()), expected);
 }

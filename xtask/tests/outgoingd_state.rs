@@ -1,6 +1,7 @@
 //! What was acknowledged is there again, whatever happened in between; and a state that makes no sense stops the daemon.
 
 use anyhow::{Context, Result, ensure};
+use outgoingd_client::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -19,6 +20,11 @@ fn sorted(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     lines
+}
+
+/// What `outgoingctl doctor` is told is wrong.
+fn troubles(daemon: &Daemon) -> Result<String> {
+    Ok(Client::new(daemon.socket()).condition()?.troubles.join("\n"))
 }
 
 fn mode(path: &Path) -> Result<u32> {
@@ -73,7 +79,9 @@ fn a_state_file_that_makes_no_sense_stops_the_daemon_with_78_and_is_left_alone()
         assert_eq!(refused.status.code(), Some(78), "{what}: {words}");
         let path = state_file(&daemon).display().to_string();
         assert!(
-            [path.as_str(), "left as it is", "outgoingctl import"].iter().all(|part| words.contains(part)),
+            [path.as_str(), "left as it is", "stop Exim first", "outgoingctl import"]
+                .iter()
+                .all(|part| words.contains(part)),
             "{what}: {words}"
         );
         assert!(fs::read(state_file(&daemon))? == bytes, "{what}: the file was touched");
@@ -126,9 +134,66 @@ fn a_state_that_was_lost_leaves_what_the_fallback_file_knew_to_be_imported() -> 
     let kept = daemon.home().join("exim/fallback.before").display().to_string();
     assert!(daemon.log().contains(&format!("outgoingctl import {kept}")), "{}", daemon.log());
     assert!(daemon.must(&["check", "alice"])?.starts_with("ok"));
+    let told = troubles(&daemon)?;
+    assert!(["Stop Exim first", &kept].iter().all(|part| told.contains(part)), "{told}");
     daemon.must(&["import", &kept])?;
     assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
     assert!(daemon.must(&["check", "bob@shop.test"])?.starts_with("hold"));
+    assert_eq!(troubles(&daemon)?, "");
+    Ok(())
+}
+
+#[test]
+fn a_state_file_that_is_removed_under_the_running_daemon_is_noticed_and_what_it_knows_can_be_kept() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    assert_eq!(troubles(&daemon)?, "");
+    fs::remove_file(state_file(&daemon))?;
+    // Nobody changes anything.
+    wait_until("a status that says so", Duration::from_secs(30), || {
+        Ok(daemon.notifications()?.iter().any(|line| {
+            line.starts_with("STATUS=") && line.contains("changes are refused") && line.contains("it is gone")
+        }))
+    })?;
+    let told = troubles(&daemon)?;
+    assert!(told.contains("it is gone; put it back, or keep what `outgoingctl export` prints"), "{told}");
+    let refused = daemon.ctl(&["hold", "carol"])?;
+    assert_eq!(refused.code(), 1, "{refused:?}");
+    assert!(
+        ["state.redb", "it is gone", "nothing was acknowledged"].iter().all(|part| refused.stderr.contains(part)),
+        "{refused:?}"
+    );
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "carol"])?.starts_with("ok"));
+    assert!(!state_file(&daemon).exists());
+    let kept = daemon.must(&["export"])?;
+    daemon.restart()?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("ok"));
+    assert_eq!(daemon.ctl_with_input(&["import", "-"], &kept)?.code(), 0);
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    Ok(())
+}
+
+#[test]
+fn a_state_directory_that_is_moved_away_refuses_changes_until_the_very_one_is_back() -> Result<()> {
+    let mut daemon = Daemon::builder().accounts(&["alice", "carol"]).start()?;
+    daemon.must(&["hold", "alice"])?;
+    let (place, elsewhere) = (daemon.home().join("state"), daemon.home().join("elsewhere"));
+    fs::rename(&place, &elsewhere)?;
+    let refused = daemon.ctl(&["hold", "carol"])?;
+    assert!(refused.code() == 1 && refused.stderr.contains("it is gone"), "{refused:?}");
+    ensure!(Command::new("cp").arg("-a").args([&elsewhere, &place]).status()?.success());
+    let refused = daemon.ctl(&["hold", "carol"])?;
+    assert!(refused.code() == 1 && refused.stderr.contains("another file is in its place"), "{refused:?}");
+    assert!(troubles(&daemon)?.contains("another file is in its place"));
+    fs::remove_dir_all(&place)?;
+    fs::rename(&elsewhere, &place)?;
+    daemon.must(&["hold", "carol"])?;
+    assert_eq!(troubles(&daemon)?, "");
+    daemon.kill9()?;
+    daemon.start_again()?;
+    assert!(daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert!(daemon.must(&["check", "carol"])?.starts_with("hold"));
     Ok(())
 }
 

@@ -136,8 +136,8 @@ pub(crate) fn seal(number: u64, record: &[u8]) -> Option<Vec<u8>> {
 impl Journal {
     /// Opens a journal for appending behind what is pending in it, when the database has all groups up to number `last`. What
     /// is pending is synced once more: what was read may be in memory alone, if a sync has failed.
-    pub(super) fn open(disk: &dyn Disk, path: &Path, last: u64, pending: &Pending) -> io::Result<Journal> {
-        let file = disk.journal(File::options().read(true).write(true).open(path)?)?;
+    pub(super) fn open(disk: &dyn Disk, file: File, last: u64, pending: &Pending) -> io::Result<Journal> {
+        let file = disk.journal(file)?;
         let Pending { groups, blocks } = pending;
         if !blocks.is_empty() {
             let (mut bytes, start) = (vec![0; blocks.len() * BLOCK], (blocks.start * BLOCK) as u64);
@@ -187,6 +187,10 @@ mod tests {
             file.write_all_at(&bytes, (block * BLOCK) as u64).unwrap();
         }
         path
+    }
+
+    fn file(path: &Path) -> File {
+        File::options().read(true).write(true).open(path).unwrap()
     }
 
     /// The numbers of the groups that are pending behind `last`, or what is wrong.
@@ -266,7 +270,7 @@ mod tests {
     fn a_group_that_fills_a_block_is_written_and_a_larger_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
-        let mut journal = Journal::open(&SystemDisk, &path, 0, &Pending::default()).unwrap();
+        let mut journal = Journal::open(&SystemDisk, file(&path), 0, &Pending::default()).unwrap();
         let entry = |length| vec![Write::Entry(1, vec![7; length])];
         let overhead = record::encode_group(&entry(4000)).unwrap().len() - 4000;
         let most = BLOCK - HEADER - overhead;
@@ -280,7 +284,7 @@ mod tests {
     fn a_full_journal_takes_no_more_until_it_starts_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = journal(&directory, &[]);
-        let mut journal = Journal::open(&SystemDisk, &path, 0, &Pending::default()).unwrap();
+        let mut journal = Journal::open(&SystemDisk, file(&path), 0, &Pending::default()).unwrap();
         for _ in FIRST..BLOCKS {
             assert!(journal.append(&group(journal.last + 1)).unwrap());
         }

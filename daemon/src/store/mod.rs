@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use self::journal::Journal;
+use self::open::Place;
 use self::record::Write;
 use self::tables::{FLAGS, META, Tables};
 
@@ -58,6 +59,8 @@ pub struct Store {
     audit_entries: u64,
     /// None only between a failed reopening and the next.
     files: RwLock<Option<Files>>,
+    /// Of the state file and the journal. They outlast a reopening that failed.
+    places: Mutex<[Place; 2]>,
 }
 
 /// What is open.
@@ -90,6 +93,9 @@ pub enum StoreError {
     /// An earlier error closed the file and it could not be opened again yet.
     #[error("the state file is closed after an earlier error")]
     Closed,
+    /// A file is not where it belongs: a change would be lost. Nothing was written, and nothing needs recovery.
+    #[error("{0}")]
+    OutOfPlace(io::Error),
 }
 
 /// redb has an error type for each step; here they are one.
@@ -131,20 +137,34 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_on(disk: Arc<dyn Disk>, directory: &Path, audit_entries: u64) -> Result<Store, OpenError> {
         let path = directory.join(STATE_FILE);
-        let files = open::open(&*disk, &path)?;
-        Ok(Store { path, disk, audit_entries, files: RwLock::new(Some(files)) })
+        let (files, places) = open::open(&*disk, &path)?;
+        Ok(Store { path, disk, audit_entries, files: RwLock::new(Some(files)), places: Mutex::new(places) })
     }
 
-    /// Opens the files again after an error. A state file that is gone is not made anew.
+    /// Opens the files again after an error. A state file that is gone is not made anew, and none that is another is taken.
     ///
     /// # Errors
     ///
     /// [`OpenError`]; every call then fails with [`StoreError::Closed`] until a later recovery succeeds.
     pub fn recover(&self) -> Result<(), OpenError> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        open::in_place(&places)?;
         *files = None;
-        *files = Some(open::open_again(&*self.disk, &self.path)?);
+        let opened;
+        (opened, *places) = open::open_again(&*self.disk, &self.path)?;
+        *files = Some(opened);
         Ok(())
+    }
+
+    /// Sees that the files which are open are those that the next start will find.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::OutOfPlace`], until the very files are back.
+    pub fn in_place(&self) -> Result<(), StoreError> {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        open::in_place(&places).map_err(StoreError::OutOfPlace)
     }
 
     /// The path of the state file.
@@ -157,8 +177,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The disk is full, broken or read-only; [`Store::recover`] is then needed.
+    /// The disk is full, broken or read-only; [`Store::recover`] is then needed. Or [`StoreError::OutOfPlace`].
     pub fn commit(&self, changes: &[Change], now: Timestamp) -> Result<Vec<Effect>, StoreError> {
+        self.in_place()?;
         self.with(|Files { database, writing }| {
             let mut writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
             let Writing { journal, clean } = &mut *writing;

@@ -15,13 +15,13 @@ use super::{CLEAN, Damage, Disk, FORMAT, FORMAT_NOW, Files, IDENTITY, JOURNAL, J
 use redb::{Builder, Database, Durability, ReadableDatabase, StorageBackend};
 use std::cell::Cell;
 use std::collections::btree_map::{BTreeMap, Entry};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::iter;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use tracing::warn;
 
@@ -42,8 +42,67 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+/// A file that is open, and where it belongs. The system lets anybody who may write to the directory remove or replace it, and
+/// goes on taking what is written to it, which nobody finds again.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Device and inode.
+    file: (u64, u64),
+}
+
+impl Place {
+    fn new(path: &Path, file: &File) -> io::Result<Place> {
+        Ok(Place { path: path.to_path_buf(), file: device_and_inode(&file.metadata()?) })
+    }
+
+    /// Whether the file stands where it belongs.
+    fn has_its_file(&self) -> io::Result<Standing> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if device_and_inode(&there) == self.file => Ok(Standing::Itself),
+            Ok(_) => Ok(Standing::Other),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(Standing::Nothing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What stands where a file belongs.
+enum Standing {
+    Itself,
+    Other,
+    Nothing,
+}
+
+fn device_and_inode(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Sees that the state file and the journal that are open still stand in their places.
+pub(super) fn in_place([state, journal]: &[Place; 2]) -> io::Result<()> {
+    let beside = journal.path.display();
+    let wrong = match (state.has_its_file()?, journal.has_its_file()?) {
+        (Standing::Itself, Standing::Itself) => return Ok(()),
+        (Standing::Nothing, _) => GONE.to_owned(),
+        (Standing::Other, _) => {
+            "another file is in its place; put back its own, or restart outgoingd to go by the other".to_owned()
+        }
+        // A proper stop leaves a state file that needs none.
+        (_, Standing::Nothing) => format!("its journal {beside} is gone; put it back, or restart outgoingd"),
+        (_, Standing::Other) => {
+            format!("another file is in the place of its journal {beside}; put back its own, or restart outgoingd")
+        }
+    };
+    Err(io::Error::other(wrong))
+}
+
+const GONE: &str =
+    "it is gone; put it back, or keep what `outgoingctl export` prints: a restart would begin with an empty one";
+
 /// Opens the state file at `path` and the journal beside it, or creates them if there are none.
-pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
+pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<(Files, [Place; 2]), OpenError> {
     if length(path)?.is_none() {
         create_whole(path, |file| fill(disk, file, draw()))?;
     }
@@ -51,23 +110,24 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
 }
 
 /// Opens the state file at `path`, which must be there, and the journal beside it.
-pub(super) fn open_again(disk: &dyn Disk, path: &Path) -> Result<Files, OpenError> {
+pub(super) fn open_again(disk: &dyn Disk, path: &Path) -> Result<(Files, [Place; 2]), OpenError> {
     let journal = path.with_file_name(JOURNAL_FILE);
     if length(path)?.is_none() {
         // Not made anew, nor a reason to end: what is in memory is right, and the file may come back, as that of a volume does.
-        let gone = "it is gone; put it back: a restart would begin with an empty one";
-        return Err(io::Error::new(io::ErrorKind::NotFound, gone).into());
+        return Err(io::Error::new(io::ErrorKind::NotFound, GONE).into());
     }
     let found = rehearse(File::open(path)?)?;
     let pending = pending(disk, &journal, &found)?;
     let file = File::options().read(true).write(true).open(path)?;
+    let beside = File::options().read(true).write(true).open(&journal)?;
+    let places = [Place::new(path, &file)?, Place::new(&journal, &beside)?];
     let database = disk.database(&builder(), file).map_err(StoreError::from)?;
     let Found { format, last, clean, identity: _ } = found;
-    let journal = Journal::open(disk, &journal, last, &pending)?;
+    let journal = Journal::open(disk, beside, last, &pending)?;
     if format != FORMAT_NOW || !pending.groups.is_empty() {
         catch_up(&database, &pending, &found)?;
     }
-    Ok(Files { database, writing: Mutex::new(Writing { journal, clean }) })
+    Ok((Files { database, writing: Mutex::new(Writing { journal, clean }) }, places))
 }
 
 /// The length of a file, if there is one. Links, and what else is no file, are nothing that the store has made.
