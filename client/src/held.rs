@@ -27,6 +27,8 @@ pub struct Message {
     pub header: Header,
     /// What the daemon says of its sender.
     pub judgement: Judgement,
+    /// That Exim cannot say of a domain whether it is outside, and why: then this may be no mail of ours to remove.
+    pub doubt: Option<String>,
 }
 
 /// What a walk along the queue comes by.
@@ -153,7 +155,7 @@ impl<'a> Walk<'a> {
     }
 
     /// One message, whatever stops it and whoever is to get it; none if it is not on the queue. Its recipients to go are all of
-    /// them.
+    /// them, and Exim is asked about none.
     ///
     /// # Errors
     ///
@@ -167,7 +169,19 @@ impl<'a> Walk<'a> {
         };
         let judgement =
             judgement.unwrap_or(Judgement { verdict: Verdict::Ok, passed: false, through: None, covered: true });
-        Ok(Some(Message { place, header, judgement }))
+        Ok(Some(Message { place, header, judgement, doubt: None }))
+    }
+
+    /// What is in doubt about the recipients of a message that was found.
+    ///
+    /// # Errors
+    ///
+    /// [`HeldError`]
+    pub fn doubt(&mut self, message: &Message) -> Result<Option<String>, HeldError> {
+        let mut one = [message.clone()];
+        self.keep_outside(&mut one)?;
+        let [message] = one;
+        Ok(message.doubt)
     }
 
     /// Those of the batch that are looked for.
@@ -182,22 +196,30 @@ impl<'a> Walk<'a> {
         let judged = batch.into_iter().zip(judgements);
         let mut chosen: Vec<Message> = judged
             .filter(|(_, judgement)| judgement.covered && search.of.fits(judgement))
-            .map(|((place, header), judgement)| Message { place, header, judgement })
+            .map(|((place, header), judgement)| Message { place, header, judgement, doubt: None })
             .collect();
-        let all: Vec<usize> = chosen.iter().map(|message| message.header.to_go.len()).collect();
-        self.domains.keep_outside(chosen.iter_mut().map(|message| &mut message.header.to_go))?;
+        self.keep_outside(&mut chosen)?;
+        chosen.retain(|message| !message.header.to_go.is_empty());
+        Ok(chosen)
+    }
+
+    /// Keeps, of the recipients to go of each message, those who are outside, with what is in doubt.
+    fn keep_outside(&mut self, messages: &mut [Message]) -> Result<(), HeldError> {
+        let all: Vec<usize> = messages.iter().map(|message| message.header.to_go.len()).collect();
+        let doubts = self.domains.keep_outside(messages.iter_mut().map(|message| &mut message.header.to_go))?;
         // A recipient here may have led to addresses outside, which is what waits then.
-        let led = chosen.iter().zip(all).map(|(message, all)| {
+        let led = messages.iter().zip(all).map(|(message, all)| {
             let has_one_here = message.header.to_go.len() < all;
             if has_one_here { message.place.put_off() } else { Vec::new() }
         });
         let mut led: Vec<Vec<String>> = led.collect();
-        self.domains.keep_outside(led.iter_mut())?;
-        for (message, led) in chosen.iter_mut().zip(led) {
+        let more_doubts = self.domains.keep_outside(led.iter_mut())?;
+        let found = led.into_iter().zip(doubts.into_iter().zip(more_doubts));
+        for (message, (led, (doubt, more_doubt))) in messages.iter_mut().zip(found) {
             message.header.to_go.extend(led);
+            message.doubt = doubt.or(more_doubt);
         }
-        chosen.retain(|message| !message.header.to_go.is_empty());
-        Ok(chosen)
+        Ok(())
     }
 
     fn judge(&mut self, subjects: &[String], messages: Vec<Sent>) -> Result<Vec<Judgement>, HeldError> {

@@ -575,7 +575,7 @@ fn a_sweep_removes_for_each_held_subject_the_oldest_over_its_bounds_and_nothing_
     assert_eq!((bed.exim.ids()?, trail(&bed)?), before, "nothing was done");
     let printed = bed.must(&["sweep"])?;
     let over = "alice: 2 messages are over its bounds\nbob: 3 messages are over its bounds\ncarol: 1 message is over its bounds\n";
-    assert_eq!(printed, format!("{over}*: 6 messages removed\n"));
+    assert_eq!(printed, format!("{over}6 messages removed\n"), "of no single subject, and not of everyone");
     assert_eq!(bed.exim.ids()?, stay);
     assert_eq!(trail(&bed)?[5..], ["drop alice", "drop bob", "drop carol"]);
     let log = bed.daemon.must(&["--json", "log", "alice", "-n", "1"])?;
@@ -768,5 +768,70 @@ fn while_a_message_cannot_be_read_a_release_with_drop_leaves_the_hold_and_a_drop
     assert!(!released.stdout.contains("released"), "{released:?}");
     assert!(released.stderr.contains("could not read 1 message"), "{released:?}");
     assert!(bed.daemon.must(&["check", "alice"])?.starts_with("hold"));
+    Ok(())
+}
+
+/// `outside.test` is outside, and of any other domain Exim cannot say whether it is.
+const IN_DOUBT: (&str, &str) =
+    ("OUTGOINGD_OUTSIDE = outside.test : !+looked_up", "domainlist looked_up = ${readfile{/nonexistent/domains}}");
+
+const DOUBT: &str = "Exim cannot say whether local.test is local: unable to complete match";
+
+#[test]
+fn mail_to_a_domain_of_which_exim_cannot_say_whether_it_is_local_is_listed_and_never_removed() -> Result<()> {
+    let bed = Bed::varied(|exim| exim.macros(IN_DOUBT.0).main(IN_DOUBT.1))?;
+    bed.hold("alice")?;
+    let enqueue = |recipients: &[&str]| bed.exim.enqueue(&Queued::new("alice", recipients));
+    let (alone, both) = (enqueue(&["bob@local.test"])?, enqueue(&[FRIEND, "bob@local.test"])?);
+    assert_eq!(bed.must(&["--json", "held"])?.lines().count(), 2, "whoever looks sees it");
+    for command in [&["drop", "--subject", "alice", "--yes"][..], &["release", "alice", "--drop", "--yes"]] {
+        let outside = enqueue(&[FRIEND])?;
+        let removed = bed.ctl(command)?;
+        assert_eq!((removed.code(), &*removed.stdout), (1, "alice: 1 message removed, 2 left\n"), "{removed:?}");
+        for id in [&alone, &both] {
+            assert!(removed.stderr.contains(&format!("{id} was not removed: {DOUBT}")), "{removed:?}");
+        }
+        assert!(removed.stderr.contains("2 messages, which may be local"), "{removed:?}");
+        assert!(!bed.exim.ids()?.contains(&outside));
+    }
+    assert!(bed.daemon.must(&["check", "alice"])?.starts_with("hold"));
+    let outside = enqueue(&[FRIEND])?;
+    let single = bed.ctl(&["--json", "drop", "--yes", &alone, &outside, &both])?;
+    assert_eq!(single.code(), 1, "{single:?}");
+    assert_eq!(single.stdout.matches(r#""cause":"doubtful""#).count(), 2, "{single:?}");
+    assert!(single.stdout.contains(DOUBT) && !bed.exim.ids()?.contains(&outside), "{single:?}");
+    let outside = enqueue(&[FRIEND])?;
+    let suspended = bed.ctl(&["suspend", "alice", "--drop"])?;
+    assert_eq!(suspended.code(), 1, "{suspended:?}");
+    assert_eq!(suspended.stderr.matches(DOUBT).count(), 2, "each is warned of once: {suspended:?}");
+    assert!(!bed.exim.ids()?.contains(&outside));
+    assert_eq!(bed.exim.ids()?, set([&alone, &both]));
+    assert!(trail(&bed)?.iter().all(|line| !line.contains(&alone) && !line.contains(&both)));
+    Ok(())
+}
+
+#[test]
+fn a_sweep_leaves_what_may_be_local_and_does_not_remove_other_mail_for_its_sake() -> Result<()> {
+    let bounds = "[held]\nmax-messages = 2";
+    let bed = Bed::configured(|daemon| daemon.tables(bounds), |exim| exim.macros(IN_DOUBT.0).main(IN_DOUBT.1))?;
+    bed.hold("alice")?;
+    let oldest = bed.exim.enqueue(&days_old("alice", 9))?;
+    let mut stay = BTreeSet::new();
+    for days in [8, 7] {
+        stay.insert(bed.exim.enqueue(&days_old("alice", days))?);
+    }
+    for days in [6, 5, 4] {
+        let local = Queued::new("alice", &["bob@local.test"]).age(24 * HOUR * days);
+        stay.insert(bed.exim.enqueue(&local)?);
+    }
+    let swept = bed.ctl(&["sweep"])?;
+    let over = "alice: 1 message is over its bounds\n";
+    assert_eq!((swept.code(), swept.stdout), (1, format!("{over}1 message removed, 1 left\n")), "{}", swept.stderr);
+    assert_eq!(swept.stderr.matches(DOUBT).count(), 1, "{}", swept.stderr);
+    assert!(!bed.exim.ids()?.contains(&oldest));
+    assert_eq!(bed.exim.ids()?, stay);
+    let swept = bed.ctl(&["--json", "sweep"])?;
+    assert_eq!(swept.code(), 1);
+    assert!(swept.stdout.ends_with("{\"command\":\"sweep\",\"removed\":0,\"left\":1}\n"), "{swept:?}");
     Ok(())
 }

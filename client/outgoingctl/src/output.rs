@@ -50,13 +50,14 @@ impl Output {
         }
     }
 
-    /// How much was removed of a subject's mail, or that a message was.
+    /// How much was removed, of a subject's mail or of several subjects' together.
     pub(crate) fn removed(&mut self, removal: &Removal<'_>) -> Result<(), Failure> {
         if self.json {
             return self.json(removal);
         }
         let Removal { subject, removed, gone, left, .. } = removal;
-        let mut line = format!("{}: {} removed", show::safe(subject), show::messages(*removed));
+        let whose = subject.map(|subject| format!("{}: ", show::safe(subject))).unwrap_or_default();
+        let mut line = format!("{whose}{} removed", show::messages(*removed));
         for (count, what) in [(gone, "gone meanwhile"), (left, "left")] {
             if *count > 0 {
                 line = format!("{line}, {count} {what}");
@@ -77,7 +78,7 @@ impl Output {
     /// That a message was removed.
     pub(crate) fn message_removed(&mut self, command: &str, id: &str) -> Result<(), Failure> {
         if self.json {
-            return self.json(&Removal { command, subject: id, removed: 1, gone: 0, left: 0 });
+            return self.json(&Removal { command, subject: Some(id), removed: 1, gone: 0, left: 0 });
         }
         self.text(&format!("{id}: removed\n"))
     }

@@ -2,7 +2,8 @@
 //!
 //! The audit trail has it before Exim is told: what is removed must not be removed by nobody. Only messages that were on the queue
 //! when the command began are removed, so that a question that was answered was about all of them. A message that is being
-//! delivered in this moment is tried again for a while, and named if it stays.
+//! delivered in this moment is tried again for a while, and named if it stays. One that may be local, since Exim cannot say of a
+//! domain whether it is, is left and warned of.
 
 use crate::Failure;
 use crate::arguments::Consent;
@@ -15,7 +16,7 @@ use outgoingd_client::exim::{Exim, EximError, MessageId, Place, Removed};
 use outgoingd_client::held::{Message, Search, Stand, Walk};
 use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
 use outgoingd_client::{Client, Error, Terms};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ pub(crate) fn drop_subject(
     tools.warn_of_unknown(subject)?;
     let waiting = count(tools, &exim, search)?;
     if waiting == 0 && tools.output.json {
-        return Removal::default().report(&mut tools.output, "drop", subject);
+        return Removal::default().report(&mut tools.output, "drop", Some(subject));
     }
     if waiting == 0 {
         let what = if stand == Stand::Held { "held" } else { "held or suspended" };
@@ -61,7 +62,7 @@ pub(crate) fn drop_subject(
     let interrupt = Interrupt::listen()?;
     let mut removal = Removal::default();
     let done = removal.remove(tools, &exim, search, "drop", &interrupt, |_| Some(subject.to_owned()));
-    removal.close(done, &mut tools.output, ("drop", subject), WAITS, &interrupt)
+    removal.close(done, &mut tools.output, ("drop", Some(subject)), WAITS, &interrupt)
 }
 
 /// `drop ID…`: removes single messages of stopped senders. All are tried.
@@ -70,7 +71,7 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     let (mut chosen, mut failed) = (Vec::new(), 0);
     let mut walk = Walk::new(&mut tools.client, &exim);
     for raw in message_ids {
-        match find(&mut walk, raw, "removed")?.and_then(must_be_stopped) {
+        match find_stopped(&mut walk, raw)? {
             Ok(message) if chosen.iter().any(|other: &Message| other.place.id == message.place.id) => {}
             Ok(message) => chosen.push(message),
             Err(refused) => {
@@ -114,6 +115,21 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     tools.output.some_failed("drop", failed, message_ids.len())
 }
 
+/// The message that was named, if its sender is stopped and there is no doubt that it is one to remove.
+fn find_stopped(walk: &mut Walk<'_>, raw: &str) -> Result<Result<Message, Refused>, Failure> {
+    let message = match find(walk, raw, "removed")?.and_then(must_be_stopped) {
+        Ok(message) => message,
+        refused => return Ok(refused),
+    };
+    let id = message.place.id;
+    Ok(match walk.doubt(&message)? {
+        Some(doubt) => {
+            Err((format!("{id} was not removed: {doubt}; `exim -Mrm {id}` removes any message"), "doubtful"))
+        }
+        None => Ok(message),
+    })
+}
+
 /// The message, if its sender is stopped.
 fn must_be_stopped(message: Message) -> Result<Message, Refused> {
     if Stand::Stopped.fits(&message.judgement) {
@@ -155,7 +171,7 @@ pub(crate) fn release(
     let search = Search { before: Some(before), ..of(&subjects, Stand::Held) };
     let done = removal.remove(tools, exim, search, "release --drop", interrupt, freed);
     // What is left stays held.
-    removal.close(done, &mut tools.output, ("release", subject), WAITS, interrupt)?;
+    removal.close(done, &mut tools.output, ("release", Some(subject)), WAITS, interrupt)?;
     let changed = tools.client.release(subject)?;
     tools.output.changed("release", "released", None, &changed)
 }
@@ -201,7 +217,7 @@ pub(crate) fn suspend(
     if done.is_err() {
         tools.output.warn(&left)?;
     }
-    removal.close(done, &mut tools.output, ("suspend", subject), &left, interrupt)
+    removal.close(done, &mut tools.output, ("suspend", Some(subject)), &left, interrupt)
 }
 
 /// Removes, suspends, and removes what came in meanwhile; stops in front of the suspend when we are asked to end.
@@ -251,26 +267,27 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
         return tools.output.note("neither held.max-age nor held.max-messages is set, so held mail stays");
     }
     let (search, now) = (of(&[], Stand::Held), moment::now());
-    let mut holds: BTreeMap<String, Hold> = BTreeMap::new();
+    // What may be local takes nobody's place, and is counted by itself.
+    let pile = |message: &Message| (through(message), message.doubt.is_some());
+    let mut holds: BTreeMap<(String, bool), Hold> = BTreeMap::new();
     let Tools { client, recorder, output, .. } = tools;
     walk(client, output, &exim, search, |_, message| {
-        let subject = through(&message);
-        if !holds.contains_key(&subject) {
-            let since = held_since(recorder, &subject)?.unwrap_or(now);
-            holds.insert(subject.clone(), Hold { since, messages: 0, too_old: 0, newest: VecDeque::new() });
+        let pile = pile(&message);
+        if !holds.contains_key(&pile) {
+            let since = held_since(recorder, &pile.0)?.unwrap_or(now);
+            holds.insert(pile.clone(), Hold { since, messages: 0, too_old: 0, newest: VecDeque::new() });
         }
-        if let Some(hold) = holds.get_mut(&subject) {
+        if let Some(hold) = holds.get_mut(&pile) {
             hold.too_old += u64::from(hold.has_too_old(&message, now, max_age));
             hold.count(message.place.id, max_messages);
         }
         Ok(())
     })?;
-    // A hold on everyone is for an emergency, and what waits then is anybody's.
-    holds.remove("*");
     // The oldest come first, so those who are too old and those who are too many are the same from there on.
     let too_many = |hold: &Hold| max_messages.map_or(0, |most| hold.messages.saturating_sub(most));
-    holds.retain(|_, hold| hold.too_old.max(too_many(hold)) > 0);
-    for (subject, hold) in &holds {
+    // A hold on everyone is for an emergency, and what waits then is anybody's.
+    holds.retain(|(subject, _), hold| subject != "*" && hold.too_old.max(too_many(hold)) > 0);
+    for ((subject, _), hold) in holds.iter().filter(|((_, doubtful), _)| !doubtful) {
         output.excess(subject, hold.too_old.max(too_many(hold)))?;
     }
     if holds.is_empty() {
@@ -282,11 +299,11 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     let why = "over held.max-age or held.max-messages";
     let mut removal = Removal::default();
     let done = removal.remove(tools, &exim, search, why, &interrupt, |message| {
-        let subject = through(message);
-        let hold = holds.get(&subject)?;
-        (hold.is_too_much(message.place.id) || hold.has_too_old(message, now, max_age)).then_some(subject)
+        let pile = pile(message);
+        let hold = holds.get(&pile)?;
+        (hold.is_too_much(message.place.id) || hold.has_too_old(message, now, max_age)).then_some(pile.0)
     });
-    removal.close(done, &mut tools.output, ("sweep", "*"), WAITS, &interrupt)
+    removal.close(done, &mut tools.output, ("sweep", None), WAITS, &interrupt)
 }
 
 /// What one hold keeps back.
@@ -376,6 +393,8 @@ struct Removal {
     stuck: Vec<(Place, String)>,
     /// Of whom these are is not known.
     unreadable: u64,
+    /// Left alone, since Exim cannot say whether they are local.
+    doubtful: BTreeSet<MessageId>,
 }
 
 impl Removal {
@@ -404,8 +423,12 @@ impl Removal {
             }
             removal.take(exim, &std::mem::take(batch), interrupt)
         };
-        let unreadable = walk(client, output, exim, search, |_, message| {
+        let unreadable = walk(client, output, exim, search, |output, message| {
             let Some(subject) = of_whom(&message) else { return Ok(()) };
+            if let Some(doubt) = &message.doubt {
+                return self.leave(message.place.id, doubt, output);
+            }
+            self.doubtful.remove(&message.place.id);
             *whose.entry(subject).or_default() += 1;
             batch.push(message.place);
             if batch.len() < AT_ONCE { Ok(()) } else { take(self, &mut batch, &mut whose) }
@@ -414,6 +437,11 @@ impl Removal {
         self.unreadable = self.unreadable.max(unreadable);
         // Once is enough.
         if tried_before { Ok(()) } else { self.try_again(exim, interrupt) }
+    }
+
+    /// Leaves a message alone of which it is not sure that it is held mail, and says so once.
+    fn leave(&mut self, id: MessageId, doubt: &str, output: &mut Output) -> Result<(), Failure> {
+        if self.doubtful.insert(id) { output.warn(&format!("{id} was not removed: {doubt}")) } else { Ok(()) }
     }
 
     /// Has Exim remove some, unless we were asked to end.
@@ -453,9 +481,10 @@ impl Removal {
     }
 
     /// Says how it went.
-    fn report(&self, output: &mut Output, command: &str, subject: &str) -> Result<(), Failure> {
+    fn report(&self, output: &mut Output, command: &str, subject: Option<&str>) -> Result<(), Failure> {
         let (removed, gone) = (self.removed.len() as u64, self.gone.len() as u64);
-        output.removed(&rows::Removal { command, subject, removed, gone, left: self.left + self.stuck.len() as u64 })
+        let left = self.left + self.stuck.len() as u64 + self.doubtful.len() as u64;
+        output.removed(&rows::Removal { command, subject, removed, gone, left })
     }
 
     /// Says how it went, also of what was done before it broke off, and ends as `done` or for what is still there.
@@ -463,7 +492,7 @@ impl Removal {
         self,
         done: Result<(), Failure>,
         output: &mut Output,
-        (command, subject): (&str, &str),
+        (command, subject): (&str, Option<&str>),
         left: &str,
         interrupt: &Interrupt,
     ) -> Result<(), Failure> {
@@ -487,6 +516,9 @@ impl Removal {
         } else if self.unreadable > 0 {
             let messages = show::messages(self.unreadable);
             Failure::Some(format!("{command} could not read {messages}, and of whom they are is not known; {left}"))
+        } else if !self.doubtful.is_empty() {
+            let messages = show::messages(self.doubtful.len() as u64);
+            Failure::Some(format!("{command} did not remove {messages}, which may be local; {left}"))
         } else {
             return Ok(());
         };

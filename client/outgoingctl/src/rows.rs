@@ -65,6 +65,9 @@ pub(crate) struct Switched<'a> {
     /// What is left to whoever administers the host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) paste: Vec<Paste>,
+    /// Options of the site's own that outgoingd's parts have set from macros, and that nothing sets without them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) put_back: Vec<String>,
 }
 
 /// Lines, and where they belong.
@@ -197,8 +200,9 @@ pub(crate) struct DeliveredTotal {
 #[derive(Serialize)]
 pub(crate) struct Removal<'a> {
     pub(crate) command: &'a str,
-    /// A subject or a message id.
-    pub(crate) subject: &'a str,
+    /// A subject or a message id; none for what a sweep removed of all subjects together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<&'a str>,
     pub(crate) removed: u64,
     /// Delivered before they could be removed, or gone in another way.
     #[serde(skip_serializing_if = "is_none")]
@@ -288,7 +292,7 @@ pub(crate) fn has_ended(token: &Token, now: u64) -> bool {
 
 impl HeldRow {
     pub(crate) fn new(message: Message, size: u64, now: u64) -> HeldRow {
-        let Message { place, header, judgement } = message;
+        let Message { place, header, judgement, .. } = message;
         HeldRow {
             message_id: place.id.to_string(),
             held_through: judgement.through.unwrap_or_default(),

@@ -24,6 +24,12 @@ impl Configuration {
         Ok(Configuration { program: program(named)?, file: None })
     }
 
+    /// The program that is asked.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The same Exim, with `file` in place of its configuration.
     #[must_use]
     pub fn with(&self, file: &Path) -> Configuration {

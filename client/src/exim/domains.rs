@@ -1,5 +1,6 @@
 //! Which recipients are outside: as the Exim snippets have it (`OUTGOINGD_OUTSIDE`), and only Exim can say it, since its domain
-//! lists may look anything up. It is asked by `exim -be`, many domains at a time and each of them once.
+//! lists may look anything up. It is asked by `exim -be`, many domains at a time and each of them once. A domain of which Exim
+//! cannot say it (a database is down) counts as outside, and whoever removes mail is told of the doubt.
 
 use super::command::{Exim, EximError, talk, unexpected};
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +22,16 @@ pub struct Domains {
     exim: Exim,
     /// The list of domains that are outside, as Exim is asked; none: not known yet.
     outside: Option<&'static str>,
-    known: HashMap<String, bool>,
+    known: HashMap<String, Side>,
+}
+
+/// Where a domain is.
+#[derive(Debug)]
+enum Side {
+    Outside,
+    Here,
+    /// Exim cannot tell, in its words.
+    Unknown(String),
 }
 
 impl Domains {
@@ -31,12 +41,16 @@ impl Domains {
         Domains { exim: exim.clone(), outside: None, known: HashMap::new() }
     }
 
-    /// Keeps, of each list of recipients, those who are outside.
+    /// Keeps, of each list of recipients, those who are outside, and those of whom Exim cannot say it: then its words are what
+    /// comes back for that list.
     ///
     /// # Errors
     ///
     /// Exim does not say which those are.
-    pub fn keep_outside<'a>(&mut self, lists: impl Iterator<Item = &'a mut Vec<String>>) -> Result<(), EximError> {
+    pub fn keep_outside<'a>(
+        &mut self,
+        lists: impl Iterator<Item = &'a mut Vec<String>>,
+    ) -> Result<Vec<Option<String>>, EximError> {
         let lists: Vec<&mut Vec<String>> = lists.collect();
         if self.known.len() > KEPT {
             self.known.clear();
@@ -44,10 +58,19 @@ impl Domains {
         let domains = lists.iter().flat_map(|list| list.iter()).filter_map(|recipient| domain(recipient));
         let unknown: BTreeSet<String> = domains.filter(|domain| !self.known.contains_key(domain)).collect();
         self.learn(unknown.into_iter().collect())?;
-        for list in lists {
-            list.retain(|recipient| domain(recipient).is_none_or(|domain| self.known.get(&domain) != Some(&false)));
-        }
-        Ok(())
+        let kept = lists.into_iter().map(|list| {
+            let mut doubt = None;
+            list.retain(|recipient| match domain(recipient).and_then(|domain| self.known.get_key_value(&domain)) {
+                Some((_, Side::Here)) => false,
+                Some((domain, Side::Unknown(said))) => {
+                    doubt.get_or_insert_with(|| format!("Exim cannot say whether {domain} is local: {said}"));
+                    true
+                }
+                Some((_, Side::Outside)) | None => true,
+            });
+            doubt
+        });
+        Ok(kept.collect())
     }
 
     fn learn(&mut self, domains: Vec<String>) -> Result<(), EximError> {
@@ -58,9 +81,13 @@ impl Domains {
         let question = |domain: &String| format!("${{if match_domain{{{domain}}}{{{outside}}}{{outside}}{{here}}}}");
         let answers = self.ask(&domains.iter().map(question).collect::<Vec<_>>())?;
         for (domain, answer) in domains.into_iter().zip(answers) {
-            // One that Exim cannot tell (a lookup fails) it does not deliver either: whoever looks shall see the message.
-            let outside = answer != "here";
-            self.known.insert(domain, outside);
+            let side = match answer.as_str() {
+                "outside" => Side::Outside,
+                "here" => Side::Here,
+                // Exim does not deliver to it either: whoever looks shall see the message.
+                said => Side::Unknown(said.strip_prefix("Failed: ").unwrap_or(said).to_owned()),
+            };
+            self.known.insert(domain, side);
         }
         Ok(())
     }

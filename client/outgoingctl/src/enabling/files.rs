@@ -79,21 +79,6 @@ fn read(name: &str) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-/// The lines of a file, or of all files below a directory, that take in parts of ours, each behind its place.
-pub(super) fn naming_us(place: &Path) -> Vec<String> {
-    if let Ok(entries) = fs::read_dir(place) {
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        // Nobody composes a configuration of what a link leads to.
-        return paths.iter().filter(|path| !path.is_symlink()).flat_map(|path| naming_us(path)).collect();
-    }
-    let text = fs::read(place).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines = text.lines().map(str::trim).enumerate();
-    let ours = lines.filter(|(_, line)| line.starts_with(".include") && line.contains("outgoingd"));
-    ours.map(|(index, line)| format!("{}:{}: {line}", place.display(), index + 1)).collect()
-}
-
 /// Exim reads its configuration again as its own user.
 fn must_be_for_everybody(part: &Path) -> Result<(), Failure> {
     let metadata = fs::metadata(part).map_err(|error| cannot("find", part, error))?;
@@ -258,24 +243,6 @@ mod tests {
             end(swap).unwrap();
             assert_eq!((fs::read(&file).unwrap(), names(directory.path())), (b"x".to_vec(), vec!["file".to_owned()]));
         }
-    }
-
-    #[test]
-    fn the_lines_that_take_us_in_are_found_wherever_they_are() {
-        let directory = tempfile::tempdir().unwrap();
-        let main = directory.path().join("main");
-        fs::create_dir(&main).unwrap();
-        fs::write(main.join("a"), "# outgoingd\nx = y\n  .include_if_exists /usr/share/outgoingd/macros\n").unwrap();
-        fs::write(directory.path().join("b"), ".include /etc/exim/other\n.include /opt/outgoingd/routers\n").unwrap();
-        let place = |name: &str| directory.path().join(name).display().to_string();
-        let (b, a) = (place("b"), place("main/a"));
-        let expected = [
-            format!("{b}:2: .include /opt/outgoingd/routers"),
-            format!("{a}:3: .include_if_exists /usr/share/outgoingd/macros"),
-        ];
-        assert_eq!(naming_us(directory.path()), expected);
-        assert_eq!(naming_us(&directory.path().join("b")), expected[..1]);
-        assert!(naming_us(&directory.path().join("none")).is_empty());
     }
 
     fn names(directory: &Path) -> Vec<String> {

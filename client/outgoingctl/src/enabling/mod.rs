@@ -11,6 +11,7 @@
 mod debian;
 mod files;
 mod home;
+mod lines;
 mod parts;
 
 use crate::Failure;
@@ -23,6 +24,7 @@ use crate::{moment, show};
 use debian::{Candidate, Reloaded};
 use files::{Change, Swap};
 use home::{Facts, Home};
+use lines::OwnLines;
 use outgoingd_client::exim::{Configuration, EximError};
 use outgoingd_client::held::{Search, Stand};
 use parts::{Extent, extent};
@@ -61,7 +63,8 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
     if let Err(said) = candidate.in_use(&exim)? {
         return Err(Failure::Some(format!("outgoingd would not be asked: {said}; nothing was changed")));
     }
-    let plan = Plan { command: ENABLE, difference: candidate.difference(&changes)?, changes, waiting: None };
+    let difference = candidate.difference(&changes)?;
+    let plan = Plan { command: ENABLE, difference, changes, waiting: None, put_back: Vec::new() };
     drop(candidate);
     plan.carry_out(tools, &site, switch, "Change Exim's configuration so?")
 }
@@ -76,14 +79,14 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
     let composer = Path::new(home::COMPOSER).exists();
     let facts = exim.as_ref().map(Facts::gather).transpose()?;
     let home = facts.as_ref().map_or(Home::DebianSplit, Facts::home);
-    let own_lines = || facts.as_ref().map(|facts| files::naming_us(&facts.sources())).unwrap_or_default();
+    let own_lines = || facts.as_ref().map(OwnLines::of).unwrap_or_default();
     let site = Site { composes: composer && home == Home::DebianSplit, exim, home };
-    let now = site.extent()?.unwrap_or(Extent::None);
-    if changes.is_empty() && now == Extent::None {
+    let own = own_lines();
+    if changes.is_empty() && site.is_without_us(&own)? {
         return site.nothing_to_do(&mut tools.output, DISABLE);
     }
-    if changes.is_empty() && home != Home::DebianSplit {
-        return Err(by_your_own_lines("nothing was changed", &own_lines()));
+    if changes.is_empty() && (home != Home::DebianSplit || !own.sources.is_empty()) {
+        return Err(site.by_your_own_lines("nothing was changed", &own));
     }
     let _alone = alone()?;
     let candidate =
@@ -94,14 +97,14 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
         return Err(refused_aside(exim, &said)?);
     }
     if changes.is_empty() && candidate.as_ref().is_none_or(|candidate| !candidate.differs) {
-        return Err(by_your_own_lines("nothing was changed", &own_lines()));
+        return Err(site.by_your_own_lines("nothing was changed", &own));
     }
     let difference = match candidate {
         Some(candidate) => candidate.difference(&changes)?,
         None => debian::difference(&changes, Path::new("/nonexistent"))?,
     };
     let waiting = waiting(tools, &site)?;
-    let plan = Plan { command: DISABLE, difference, changes, waiting };
+    let plan = Plan { command: DISABLE, difference, changes, waiting, put_back: own.put_back };
     let question = match waiting {
         Some(0) => "Change Exim's configuration so?".to_owned(),
         Some(count) => {
@@ -110,10 +113,11 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
         None => "Mail of stopped senders will go out. Change Exim's configuration so?".to_owned(),
     };
     plan.carry_out(tools, &site, switch, &question)?;
-    if switch.dry_run || matches!(site.extent()?, Some(Extent::None) | None) {
+    if switch.dry_run {
         return Ok(());
     }
-    Err(by_your_own_lines("our own files are gone", &own_lines()))
+    let own = own_lines();
+    if site.is_without_us(&own)? { Ok(()) } else { Err(site.by_your_own_lines("our own files are gone", &own)) }
 }
 
 const ENABLE: &str = "exim enable";
@@ -133,6 +137,34 @@ impl Site {
     fn extent(&self) -> Result<Option<Extent>, Failure> {
         let Some(exim) = &self.exim else { return Ok(None) };
         Ok(exim.print(&["config"])?.ok().map(|printed| extent(&printed)))
+    }
+
+    /// Whether Exim neither uses parts of ours nor has lines to take any in. One that refuses what there is has the lines alone.
+    fn is_without_us(&self, own: &OwnLines) -> Result<bool, Failure> {
+        Ok(!own.name_us() && matches!(self.extent()?, Some(Extent::None) | None))
+    }
+
+    /// That somebody has to take lines out, and what to do then.
+    fn by_your_own_lines(&self, what: &str, own: &OwnLines) -> Failure {
+        let steps = self.exim.as_ref().map_or_else(|| "reload Exim".to_owned(), |exim| self.home.steps(exim));
+        if own.sources.is_empty() && !own.composed.is_empty() {
+            let lines = own.composed.join("; ");
+            return Failure::Some(format!(
+                "{what}: outgoingd is in no file any more that Exim's configuration is composed of, but still in what was composed: \
+                 {lines}; {steps}"
+            ));
+        }
+        let found = match &*own.sources {
+            [] => ", which name it".to_owned(),
+            lines => format!(": {}", lines.join("; ")),
+        };
+        let put_back = match &*own.put_back {
+            [] => String::new(),
+            lines => format!("; put in, for nothing else sets it then: {}", lines.join("; ")),
+        };
+        Failure::Some(format!(
+            "{what}: outgoingd is in Exim's configuration by lines of your own{found}; take them out{put_back}; {steps}"
+        ))
     }
 
     fn nothing_to_do(&self, output: &mut Output, command: &'static str) -> Result<(), Failure> {
@@ -218,6 +250,8 @@ struct Plan {
     difference: String,
     /// Messages that are kept back now and will not be any more, if that is known.
     waiting: Option<u64>,
+    /// Options that nothing sets any more then, though the site wants them.
+    put_back: Vec<String>,
 }
 
 impl Plan {
@@ -226,9 +260,10 @@ impl Plan {
         let readable = printable(&self.difference);
         if !output.json {
             output.text(&readable)?;
+            output.text(&self.to_put_back())?;
             self.tell_what_waits(output)?;
         } else if !switch.yes && !switch.dry_run {
-            complain(readable.trim_end());
+            complain((readable + &self.to_put_back()).trim_end());
         }
         if switch.dry_run {
             output.note("nothing was changed: this was a dry run")?;
@@ -239,6 +274,15 @@ impl Plan {
         let interrupt = Interrupt::note()?;
         let reloaded = site.make(output, self, &interrupt)?;
         self.report(output, site, Some(reloaded))
+    }
+
+    /// What whoever administers the host has to write, so that nothing is lost but us.
+    fn to_put_back(&self) -> String {
+        if self.put_back.is_empty() {
+            return String::new();
+        }
+        let head = format!("nothing sets these without outgoingd, so put them back, into {}:\n", parts::MACROS);
+        self.put_back.iter().fold(head, |text, line| text + "    " + &show::safe(line) + "\n")
     }
 
     fn tell_what_waits(&self, output: &mut Output) -> Result<(), Failure> {
@@ -262,6 +306,7 @@ impl Plan {
                 files,
                 difference: Some(&self.difference),
                 waiting: self.waiting,
+                put_back: self.put_back.clone(),
                 ..site.row(self.command)
             });
         }
@@ -279,7 +324,10 @@ impl Plan {
                 "Exim accepts its new configuration; systemd does not run here: if Exim does, `service exim4 reload`\n"
             }
         })?;
-        if self.command == ENABLE { output.text("next: outgoingctl doctor\n") } else { Ok(()) }
+        match self.command {
+            ENABLE => output.text("next: outgoingctl doctor\n"),
+            _ => output.text(&self.to_put_back()),
+        }
     }
 }
 
@@ -311,19 +359,29 @@ fn tell_what_to_paste(tools: &mut Tools, exim: &Configuration, facts: &Facts, sn
     }
     let options = exim.print(&parts::OPTIONS)?.map_err(refuses)?;
     let snippets = snippets.to_string_lossy();
-    let pastes = parts::pastes(home, &snippets, &facts.configuration.to_string_lossy(), &options);
+    let own = OwnLines::of(facts).sources;
+    let there = if own.is_empty() { there } else { Extent::Some };
+    let mut pastes = parts::pastes(home, &snippets, &facts.configuration.to_string_lossy(), &options);
+    if home == Home::DebianUnsplit {
+        pastes = parts::still_to_paste(pastes, &own);
+    }
     let output = &mut tools.output;
+    let waits = pastes.is_empty();
     if output.json {
         output.json(&Switched { paste: pastes, ..site.row(ENABLE) })?;
-    } else {
-        output.text(&instructions(home, &pastes, there, &snippets))?;
+    } else if !waits {
+        output.text(&instructions(exim, home, &pastes, there, &snippets))?;
     }
     output.flush()?;
-    Err(Failure::Some("nothing was changed".to_owned()))
+    Err(Failure::Some(if waits {
+        format!("nothing was changed: the lines are there; {}", home.steps(exim))
+    } else {
+        "nothing was changed".to_owned()
+    }))
 }
 
 /// The same for people.
-fn instructions(home: Home, pastes: &[Paste], there: Extent, snippets: &str) -> String {
+fn instructions(exim: &Configuration, home: Home, pastes: &[Paste], there: Extent, snippets: &str) -> String {
     let mut text = format!(
         "Exim's configuration here is {}, which this command does not write. Put these lines in:\n",
         home.words()
@@ -335,16 +393,18 @@ fn instructions(home: Home, pastes: &[Paste], there: Extent, snippets: &str) -> 
         text.extend(["\n", file, ", ", place, ":\n\n"]);
         text.extend(lines.iter().flat_map(|line| ["    ", line, "\n"]));
     }
+    let by_hand = format!(
+        "\nA section that is not there is made by its \"begin\" line at the end. If your list of local domains is not called\n\
+         local_domains, define above the first of these lines: OUTGOINGD_OUTSIDE = !+YOUR_LIST\n\
+         Then: {}.\n",
+        home.steps(exim)
+    );
     text += match home {
         Home::Cpanel => {
             "\nSave there: WHM tests the configuration and restarts Exim. The ACL boxes have a check mark, to be set.\n"
         }
         Home::DebianUnsplit => "\nThen: update-exim4.conf && exim4 -bV && systemctl reload exim4\n",
-        _ => {
-            "\nA section that is not there is made by its \"begin\" line at the end. If your list of local domains is not called\n\
-             local_domains, define above the first of these lines: OUTGOINGD_OUTSIDE = !+YOUR_LIST\n\
-             Then: exim -bV, and reload Exim.\n"
-        }
+        Home::DebianSplit | Home::HandWritten => &by_hand,
     };
     let page = match home {
         Home::Cpanel => "cpanel",
@@ -361,16 +421,6 @@ fn refused_aside(exim: &Configuration, said: &str) -> Result<Failure, Failure> {
         Err(_) => "Exim refuses its configuration already, and would go on",
     };
     Ok(Failure::Some(format!("{before}: {said}{}; nothing was changed", parts::advice(said))))
-}
-
-fn by_your_own_lines(what: &str, lines: &[String]) -> Failure {
-    let found = match lines {
-        [] => ", which name it".to_owned(),
-        lines => format!(": {}", lines.join("; ")),
-    };
-    Failure::Some(format!(
-        "{what}: outgoingd is in Exim's configuration by lines of your own{found}; take them out, check with exim -bV and reload Exim"
-    ))
 }
 
 fn unchanged(failure: &Failure) -> Failure {

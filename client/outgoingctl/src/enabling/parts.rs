@@ -1,6 +1,6 @@
 //! Whether the parts are in a configuration, as Exim prints it; and what to paste where, for homes that we do not write. Pure.
 
-use super::home::Home;
+use super::home::{Home, LOCAL_MACROS, TEMPLATE};
 use crate::rows::Paste;
 
 /// What Exim is asked for, to see the ACLs and options that our files set.
@@ -14,7 +14,7 @@ const ACLS: [(&str, &str, &str); 3] = [
 ];
 
 /// Where a Debian site has its own macros.
-const MACROS: &str = "/etc/exim4/conf.d/main/000_localmacros";
+pub(super) const MACROS: &str = "/etc/exim4/conf.d/main/000_localmacros";
 
 /// How much of outgoingd is in a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +88,12 @@ pub(super) fn pastes(home: Home, snippets: &str, file: &str, printed: &str) -> V
     match home {
         Home::DebianSplit => Vec::new(),
         Home::DebianUnsplit => {
-            let template = "/etc/exim4/exim4.conf.template";
             let main = vec![include("debian/conf.d/main/00_outgoingd")];
             vec![
-                paste("/etc/exim4/exim4.conf.localmacros", "at its end; make the file if it is not there".into(), main),
-                paste(template, behind("begin acl"), vec![include("debian/conf.d/acl/10_outgoingd")]),
-                paste(template, behind("begin routers"), vec![include("routers")]),
-                paste(template, behind("begin retry"), vec![include("retry")]),
+                paste(LOCAL_MACROS, "at its end; make the file if it is not there".into(), main),
+                paste(TEMPLATE, behind("begin acl"), vec![include("debian/conf.d/acl/10_outgoingd")]),
+                paste(TEMPLATE, behind("begin routers"), vec![include("routers")]),
+                paste(TEMPLATE, behind("begin retry"), vec![include("retry")]),
             ]
         }
         Home::Cpanel => [
@@ -115,6 +114,19 @@ pub(super) fn pastes(home: Home, snippets: &str, file: &str, printed: &str) -> V
             hand_written(&include, printed).into_iter().map(|(place, lines)| paste(file, place, lines)).collect()
         }
     }
+}
+
+/// What is left of it where some lines are in the files already and wait to be composed: `there` are those that take in parts.
+pub(super) fn still_to_paste(pastes: Vec<Paste>, there: &[String]) -> Vec<Paste> {
+    let is_there = |line: &str| {
+        let part = line.rsplit(' ').next().unwrap_or(line);
+        line.starts_with(".include") && there.iter().any(|there| there.trim_end_matches('"').ends_with(part))
+    };
+    let left = pastes.into_iter().map(|mut paste| {
+        paste.lines.retain(|line| !is_there(line));
+        paste
+    });
+    left.filter(|paste| !paste.lines.is_empty()).collect()
 }
 
 /// The same for a configuration of one's own, where the ACLs have names that Exim knows, or are to be made.
