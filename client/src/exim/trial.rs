@@ -97,6 +97,15 @@ impl Exim {
         Ok(acl_of(&self.question(&["-bP", "config"])?, name))
     }
 
+    /// The retry rules in their order, as Exim has read them, the included ones too.
+    ///
+    /// # Errors
+    ///
+    /// Exim does not say it.
+    pub fn retry_rules(&self) -> Result<Vec<String>, EximError> {
+        Ok(retry_of(&self.question(&["-bP", "config"])?))
+    }
+
     /// Exim as its own user, in the name of `identity`.
     ///
     /// # Errors
@@ -251,11 +260,21 @@ fn bounded() -> Command {
     bounded
 }
 
+/// The lines behind `begin retry`, up to the next section, in what `-bP config` prints.
+fn retry_of(configuration: &str) -> Vec<String> {
+    let lines = lines_of(configuration).skip_while(|line| *line != "begin retry").skip(1);
+    lines.take_while(|line| !line.starts_with("begin ")).map(str::to_owned).collect()
+}
+
+/// What `-bP config` prints, without what is for people.
+fn lines_of(configuration: &str) -> impl Iterator<Item = &str> {
+    configuration.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
 /// The lines behind the label of an ACL, up to the next one, in what `-bP config` prints.
 fn acl_of(configuration: &str, name: &str) -> Vec<String> {
-    let lines = configuration.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let is_label = |line: &str| line.strip_suffix(':').is_some_and(|name| !name.contains(char::is_whitespace));
-    lines
+    lines_of(configuration)
         .skip_while(|line| *line != "begin acl")
         .skip_while(|line| line.strip_suffix(':') != Some(name))
         .skip(1)
@@ -334,6 +353,13 @@ mod tests {
         assert_eq!(acl_of(text, "a"), ["deny", "domains = a:b"]);
         assert_eq!(acl_of(text, "b"), ["accept"]);
         assert!(acl_of(text, "c").is_empty());
+    }
+
+    #[test]
+    fn the_retry_rules_end_at_the_next_section() {
+        let text = "begin acl\na:\n  accept\n\nbegin retry\n# 4 \"x\"\n  vip.example * F,1s,1s\n\n  * * F,2h,15m\n\nbegin rewrite\n  *@x y\n";
+        assert_eq!(retry_of(text), ["vip.example * F,1s,1s", "* * F,2h,15m"]);
+        assert!(retry_of("begin acl\na:\n  accept\n").is_empty());
     }
 
     #[test]

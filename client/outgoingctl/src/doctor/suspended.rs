@@ -3,7 +3,7 @@
 use super::exim::{Heard, Side, no_acl};
 use super::rehearsal::NOTICE;
 use super::report::{Finding, Report};
-use super::{include, not_asked, shortened};
+use super::{not_asked, shortened, snippets};
 use crate::Failure;
 use crate::tools::Tools;
 use outgoingd_client::exim::{Caller, EximError, Session};
@@ -16,7 +16,7 @@ pub(super) fn look(tools: &mut Tools, report: &mut Report, side: &Side<'_>, hear
     if heard.origin.as_deref() != Ok(side.identity) {
         let whom = heard.origin.as_ref().map_or_else(Clone::clone, |whom| format!("\"{whom}\""));
         report.blocked(&format!(
-            "OUTGOINGD_ORIGIN makes {} of the made-up sender, so a real one must be tried by hand (exim-snippets/README.md)",
+            "OUTGOINGD_ORIGIN makes {} of the made-up sender, so a real one must be tried by hand (/usr/share/outgoingd/exim-snippets/README.md)",
             shortened(&whom)
         ));
         return Ok(());
@@ -46,7 +46,8 @@ fn mail(side: &Side<'_>, session: &Result<Session, EximError>) -> Result<Finding
         Ok(session) => session,
         Err(error) => return Ok(not_asked(error)),
     };
-    let advice = include("acl-mail", &format!("first in the ACL {}, before anything that accepts", shortened(&acl)));
+    let advice =
+        snippets::put("acl-mail", &format!("first in the ACL {}, before anything that accepts", shortened(&acl)));
     Ok(match (session.has_set(VERDICT, "suspend"), session.mail()) {
         (true, _) => Finding::ok("asks, and keeps the verdict with the message"),
         (false, Some(reply)) if reply.starts_with('2') => {
@@ -89,7 +90,8 @@ fn rcpt(side: &Side<'_>, heard: &Heard, caller: Caller, session: &Result<Session
         Ok(session) => session,
         Err(error) => return not_asked(error),
     };
-    let advice = include("acl-rcpt", &format!("first in the ACL {}, before anything that accepts", shortened(&acl)));
+    let advice =
+        snippets::put("acl-rcpt", &format!("first in the ACL {}, before anything that accepts", shortened(&acl)));
     let is_ours = |reply: &str| [NOTICE, &heard.own_words].iter().any(|words| reply.contains(words));
     match session.rcpt() {
         Some(reply) if reply.starts_with('5') && is_ours(reply) => {
@@ -122,7 +124,7 @@ fn not_smtp(side: &Side<'_>) -> Result<Finding, EximError> {
     } else {
         let found = "it accepts the mail of programs before anybody has asked about the sender";
         let place = format!("first in the ACL {}, before anything that accepts", shortened(&acl));
-        Finding::failed(found, include("acl-not-smtp", &place))
+        Finding::failed(found, snippets::put("acl-not-smtp", &place))
     })
 }
 
