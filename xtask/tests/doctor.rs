@@ -390,7 +390,10 @@ fn a_socket_that_is_closed_to_exims_user_is_found_though_the_fallback_file_answe
 #[test]
 fn a_fallback_file_that_exims_user_cannot_read_or_reach_is_found_before_it_is_needed() -> Result<()> {
     let daemon = builder().keys("fallback-mode = '0600'").start()?;
-    examine(&host(&daemon, GOOD)?, &daemon)?.finds(&["fallback file", "rehearsal"], "Permission denied");
+    let unreadable = examine(&host(&daemon, GOOD)?, &daemon)?;
+    unreadable.finds(&["fallback file", "rehearsal"], "Permission denied");
+    let advice = "set fallback-mode = \"0640\" in /etc/outgoingd/outgoingd.toml; systemctl restart outgoingd";
+    assert_eq!(unreadable.field("fallback file", "advice"), advice, "another mode would not last");
     let daemon = builder().start()?;
     let directory = daemon.fallback().parent().context("no directory")?.to_path_buf();
     fs::set_permissions(directory, Permissions::from_mode(0o700))?;
