@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,10 @@ begin retry
 .include /usr/share/outgoingd/exim-snippets/retry
 * * F,2h,15m; G,16h,1h,1.5; F,4d,8h
 ";
+
+/// Debian's answers for a host with the split configuration.
+const SPLIT: &str = "dc_eximconfig_configtype='internet'\ndc_other_hostnames='local.test'\ndc_use_split_config='true'\n\
+    dc_localdelivery='mail_spool'\nCFILEMODE='644'\n";
 
 fn builder() -> DaemonBuilder {
     Daemon::builder().accounts(&["alice"]).owner("shop.test", "alice")
@@ -122,6 +127,71 @@ fn examine(host: &Host, daemon: &Daemon) -> Result<Diagnosis> {
     Diagnosis::new(&run(host, daemon, &["--json", "doctor"])?)
 }
 
+/// A host on which a package has put the snippets, and what gives things to Exim's group, where packages put them.
+struct Installed {
+    host: Host,
+    package: PathBuf,
+}
+
+/// Lays the files of the package, which is named first, over the system's own, and becomes the command behind it.
+const INSTALL: &str = "for place in share lib; do \
+    mount -t overlay overlay -o lowerdir=\"$1/$place:/usr/$place\" /usr/$place || exit; done; shift; exec \"$@\"";
+
+/// Shows the first of two directories in place of the usual one of the fallback file besides.
+const SHOW: &str = "mount -t overlay overlay -o lowerdir=\"$2:/var/lib\" /var/lib && \
+    mount --bind \"$1\" /var/lib/outgoingd-exim && shift 2 && exec \"$@\"";
+
+impl Installed {
+    fn new() -> Result<Installed> {
+        let host = Host::new()?;
+        let package = host.etc().with_file_name("package");
+        let [share, lib] = ["share", "lib"].map(|place| package.join(place).join("outgoingd"));
+        for directory in [&share, &lib, &package.join("var/outgoingd-exim")] {
+            fs::create_dir_all(directory)?;
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (from, to) in [("exim-snippets", &share), ("packaging/exim-group", &lib)] {
+            let copied = Command::new("cp").arg("-r").arg(source.join(from)).arg(to).status()?;
+            ensure!(copied.success(), "cannot copy {from}");
+        }
+        Ok(Installed { host, package })
+    }
+
+    /// With Debian's split configuration, and our files in it.
+    fn on_debian(daemon: &Daemon) -> Result<Installed> {
+        let installed = Installed::new()?;
+        fs::write(installed.host.etc().join("update-exim4.conf.conf"), SPLIT)?;
+        fs::write(installed.conf_d("main/000_localmacros"), Host::site_macros(daemon))?;
+        let source = "/usr/share/outgoingd/exim-snippets/debian/conf.d/.";
+        installed.run(&["cp", "-r", source, "/etc/exim4/conf.d/"])?;
+        Ok(installed)
+    }
+
+    fn conf_d(&self, name: &str) -> PathBuf {
+        self.host.etc().join("conf.d").join(name)
+    }
+
+    fn snippet(&self, name: &str) -> PathBuf {
+        self.package.join("share/outgoingd/exim-snippets").join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> Result<Finished> {
+        self.host.run(&[&["sh", "-c", INSTALL, "sh", &self.package.to_string_lossy()], words].concat())
+    }
+
+    /// Composes, and examines.
+    fn examine(&self, daemon: &Daemon) -> Result<Diagnosis> {
+        let composed = self.run(&["update-exim4.conf"])?;
+        ensure!(composed.code() == 0, "{composed:?}");
+        self.doctor(daemon, &[])
+    }
+
+    fn doctor(&self, daemon: &Daemon, before: &[&str]) -> Result<Diagnosis> {
+        let [program, socket] = [daemon.program("outgoingctl"), daemon.socket()].map(|path| path.display().to_string());
+        Diagnosis::new(&self.run(&[before, &[&*program, "--socket", &*socket, "--json", "doctor"]].concat())?)
+    }
+}
+
 fn examine_with(configuration: &str) -> Result<Diagnosis> {
     let daemon = builder().start()?;
     let diagnosis = examine(&host(&daemon, configuration)?, &daemon)?;
@@ -150,20 +220,134 @@ fn where_all_is_well_every_check_says_so_and_nothing_is_left_but_the_record() ->
 
 #[test]
 fn debians_configuration_with_the_snippets_is_well_and_without_them_is_told_of_the_command() -> Result<()> {
-    let (daemon, host) = (builder().start()?, Host::new()?);
-    let answers = "dc_eximconfig_configtype='internet'\ndc_other_hostnames='local.test'\ndc_use_split_config='true'\n\
-                   dc_localdelivery='mail_spool'\nCFILEMODE='644'\n";
-    fs::write(host.etc().join("update-exim4.conf.conf"), answers)?;
-    host.compose()?;
-    let without = examine(&host, &daemon)?;
+    let (daemon, without) = (builder().start()?, Installed::new()?);
+    fs::write(without.host.etc().join("update-exim4.conf.conf"), SPLIT)?;
+    let without = without.examine(&daemon)?;
     assert_eq!((without.code, without.field("snippets", "result")), (1, "failed"));
-    assert!(without.field("snippets", "advice").contains("outgoingctl exim enable"));
-    fs::write(host.etc().join("conf.d/main/000_localmacros"), Host::site_macros(&daemon))?;
-    let source = host.snippets().join("debian/conf.d/.");
-    host.run(&["cp", "-r", &source.to_string_lossy(), "/etc/exim4/conf.d/"])?;
-    host.compose()?;
-    let with = examine(&host, &daemon)?;
+    assert!(without.field("snippets", "advice").starts_with("outgoingctl exim enable"));
+    let with = Installed::on_debian(&daemon)?.examine(&daemon)?;
     assert_eq!((with.not_ok(), with.code), (vec![], 0), "{:#?}", with.lines);
+    Ok(())
+}
+
+#[test]
+fn debians_files_of_ours_that_are_missing_or_older_are_put_right_by_the_command_and_never_included_twice() -> Result<()>
+{
+    let daemon = builder().start()?;
+    let debian = Installed::on_debian(&daemon)?;
+    let eager = "eager:\n  driver = accept\n  domains = partner.test\n  transport = remote_smtp\n";
+    fs::write(debian.conf_d("router/040_mine"), eager)?;
+    fs::write(debian.conf_d("retry/05_mine"), "vip.example * F,1s,1s\n")?;
+    let before = debian.examine(&daemon)?;
+    assert_eq!((before.not_ok(), before.code), (vec![("router", "warning"), ("retry rule", "warning")], 0));
+    for (check, ours) in [("router", "behind 050_outgoingd;"), ("retry rule", "behind 10_outgoingd;")] {
+        assert!(before.field(check, "advice").contains(ours), "{:#?}", before.lines);
+    }
+    // That it says what mends it, is seen by doing it.
+    for (section, new) in [("router/040_mine", "router/051_mine"), ("retry/05_mine", "retry/11_mine")] {
+        fs::rename(debian.conf_d(section), debian.conf_d(new))?;
+    }
+    assert_eq!(debian.examine(&daemon)?.not_ok(), []);
+
+    let old =
+        fs::read_to_string(debian.snippet("debian/conf.d/retry/10_outgoingd"))?.replace("before Debian's", "here");
+    fs::write(debian.conf_d("retry/10_outgoingd"), old)?;
+    let changed = debian.examine(&daemon)?;
+    assert_eq!((changed.not_ok(), changed.code), (vec![("snippets", "warning")], 0), "{:#?}", changed.lines);
+    assert_eq!(changed.field("snippets", "advice"), "outgoingctl exim enable");
+    fs::remove_file(debian.conf_d("retry/10_outgoingd"))?;
+    let missing = debian.examine(&daemon)?;
+    missing.finds(&["snippets", "retry rule"], "there is no /etc/exim4/conf.d/retry/10_outgoingd");
+    assert_eq!(missing.field("retry rule", "advice"), "outgoingctl exim enable");
+    Ok(())
+}
+
+#[test]
+fn where_a_file_of_the_package_is_missing_it_is_to_be_installed_again() -> Result<()> {
+    let daemon = builder().start()?;
+    let debian = Installed::on_debian(&daemon)?;
+    fs::remove_file(debian.snippet("macros"))?;
+    let macros = debian.examine(&daemon)?;
+    assert_eq!((macros.code, macros.field("snippets", "result")), (1, "failed"));
+    assert!(
+        macros.field("snippets", "advice").starts_with("install the package outgoingd again"),
+        "{:#?}",
+        macros.lines
+    );
+
+    let by_hand = Installed::new()?;
+    fs::write(by_hand.host.etc().join("exim4.conf"), GOOD.replace("{MACROS}", &Host::site_macros(&daemon)))?;
+    assert_eq!(by_hand.doctor(&daemon, &[])?.not_ok(), []);
+    fs::remove_file(by_hand.snippet("routers"))?;
+    let routers = by_hand.doctor(&daemon, &[])?;
+    assert_eq!((routers.code, routers.field("Exim", "result")), (1, "failed"));
+    assert!(routers.field("Exim", "found").contains("exim-snippets/routers"), "{:#?}", routers.lines);
+    assert!(routers.field("Exim", "advice").starts_with("install the package outgoingd again"), "{:#?}", routers.lines);
+    Ok(())
+}
+
+#[test]
+fn a_socket_and_a_directory_of_another_group_are_given_to_exims_by_one_command_and_nothing_else_is_advised()
+-> Result<()> {
+    let (daemon, installed) = (builder().start()?, Installed::new()?);
+    let fallback = daemon.fallback();
+    let directory = fallback.parent().context("no directory")?;
+    let macros = format!(
+        "OUTGOINGD_SOCKET = {}\nOUTGOINGD_FALLBACK = /var/lib/outgoingd-exim/fallback\n",
+        daemon.socket().display()
+    );
+    fs::write(installed.host.etc().join("exim4.conf"), GOOD.replace("{MACROS}", &macros))?;
+    let (directory, package) = (directory.to_string_lossy(), installed.package.join("var"));
+    let show = ["sh", "-c", SHOW, "sh", &*directory, &*package.to_string_lossy()];
+    assert_eq!(installed.doctor(&daemon, &show)?.not_ok(), []);
+    let given =
+        Command::new("chgrp").arg("root").args([daemon.socket(), fallback.clone()]).arg(&*directory).status()?;
+    ensure!(given.success(), "cannot give them away");
+    let diagnosis = installed.doctor(&daemon, &show)?;
+    assert_eq!(diagnosis.code, 1);
+    for check in ["socket", "fallback file"] {
+        assert_eq!(diagnosis.field(check, "result"), "failed", "{:#?}", diagnosis.lines);
+        assert!(
+            diagnosis.field(check, "advice").starts_with("/usr/lib/outgoingd/exim-group ("),
+            "{:#?}",
+            diagnosis.lines
+        );
+    }
+    let unseen = diagnosis.lines.iter().filter(|line| line["result"] == "unknown");
+    let unseen: Vec<_> = unseen.map(|line| (line["found"].as_str(), line["advice"].as_str())).collect();
+    assert_eq!(unseen, vec![(Some("not looked at: Exim's user gets no answer"), None); 10]);
+    Ok(())
+}
+
+#[test]
+fn a_fallback_directory_that_is_missing_is_made_before_the_daemon_is_restarted() -> Result<()> {
+    let mut daemon = builder().start()?;
+    let elsewhere = host(&daemon, GOOD)?;
+    let directory = daemon.fallback().parent().context("no directory")?.to_path_buf();
+    fs::remove_dir_all(&directory)?;
+    let advice =
+        format!("install -d -o outgoingd -g Debian-exim -m 2750 {}; systemctl restart outgoingd", directory.display());
+    assert_eq!(examine(&elsewhere, &daemon)?.field("fallback file", "advice"), advice);
+    daemon.kill9()?;
+    let usual = GOOD.replace("{MACROS}", &format!("OUTGOINGD_SOCKET = {}", daemon.socket().display()));
+    fs::write(elsewhere.etc().join("exim4.conf"), elsewhere.here(&usual))?;
+    let advice = "systemd-tmpfiles --create outgoingd.conf; systemctl restart outgoingd";
+    assert_eq!(examine(&elsewhere, &daemon)?.field("fallback file", "advice"), advice);
+    Ok(())
+}
+
+#[test]
+fn a_state_directory_that_is_gone_is_a_failure_and_what_the_daemon_knows_is_saved_before_a_restart() -> Result<()> {
+    let daemon = builder().start()?;
+    let host = host(&daemon, GOOD)?;
+    daemon.must(&["hold", "alice"])?;
+    fs::rename(daemon.home().join("state"), daemon.home().join("moved"))?;
+    let gone = examine(&host, &daemon)?;
+    assert_eq!((gone.code, gone.field("disk of the state", "result")), (1, "failed"), "{:#?}", gone.lines);
+    assert!(gone.field("disk of the state", "advice").starts_with("put it back"), "{:#?}", gone.lines);
+    assert!(daemon.must(&["export"])?.contains("alice"), "as it advises");
+    fs::rename(daemon.home().join("moved"), daemon.home().join("state"))?;
+    assert_eq!(examine(&host, &daemon)?.not_ok(), []);
     Ok(())
 }
 
@@ -174,6 +358,8 @@ fn a_daemon_that_is_not_there_or_hangs_is_exit_status_69_and_the_rest_is_looked_
     let is_found = |daemon: &Daemon| -> Result<()> {
         let diagnosis = examine(&host, daemon)?;
         assert_eq!((diagnosis.code, diagnosis.field("daemon", "result")), (69, "failed"));
+        let restart = "systemctl restart outgoingd.socket outgoingd.service";
+        assert!(diagnosis.field("daemon", "advice").contains(restart), "{:#?}", diagnosis.lines);
         assert_eq!((diagnosis.field("Exim", "result"), diagnosis.field("snippets", "result")), ("ok", "ok"));
         assert_eq!(diagnosis.field("router", "result"), "failed");
         assert_eq!(diagnosis.field("retry rule", "result"), "unknown");
@@ -204,7 +390,10 @@ fn a_socket_that_is_closed_to_exims_user_is_found_though_the_fallback_file_answe
 #[test]
 fn a_fallback_file_that_exims_user_cannot_read_or_reach_is_found_before_it_is_needed() -> Result<()> {
     let daemon = builder().keys("fallback-mode = '0600'").start()?;
-    examine(&host(&daemon, GOOD)?, &daemon)?.finds(&["fallback file", "rehearsal"], "Permission denied");
+    let unreadable = examine(&host(&daemon, GOOD)?, &daemon)?;
+    unreadable.finds(&["fallback file", "rehearsal"], "Permission denied");
+    let advice = "set fallback-mode = \"0640\" in /etc/outgoingd/outgoingd.toml; systemctl restart outgoingd";
+    assert_eq!(unreadable.field("fallback file", "advice"), advice, "another mode would not last");
     let daemon = builder().start()?;
     let directory = daemon.fallback().parent().context("no directory")?.to_path_buf();
     fs::set_permissions(directory, Permissions::from_mode(0o700))?;
@@ -322,6 +511,15 @@ fn a_router_or_a_retry_rule_before_ours_is_found() -> Result<()> {
     let partner = examine_with(&spoilt("# before routers", &router("partner.test")))?;
     assert_eq!((partner.not_ok(), partner.code), (vec![("router", "warning")], 0));
     examine_with(&spoilt(".include /usr/share/outgoingd/exim-snippets/routers\n", ""))?.finds(&["router"], "no router");
+    let narrow = examine_with(&spoilt("# before retry", "vip.example * F,1s,1s"))?;
+    assert_eq!((narrow.not_ok(), narrow.code), (vec![("retry rule", "warning")], 0), "{:#?}", narrow.lines);
+    assert!(
+        narrow.field("retry rule", "found").contains("\"vip.example * F,1s,1s\" before ours"),
+        "{:#?}",
+        narrow.lines
+    );
+    assert!(narrow.field("retry rule", "advice").starts_with("move the line `.include /usr/share/outgoingd/"));
+    assert!(partner.field("router", "advice").starts_with("move the line"), "Exim accepts no second one");
     examine_with(&spoilt("# before retry", "* * F,1h,5m"))?.finds(&["retry rule"], "F,1h,5m");
     examine_with(&spoilt(".include /usr/share/outgoingd/exim-snippets/retry\n", ""))?.finds(&["retry rule"], "F,2h");
     Ok(())
@@ -347,6 +545,14 @@ fn without_the_snippets_the_finding_is_that_and_nothing_behind_it_passes() -> Re
 fn an_exim_whose_configuration_is_wrong_or_that_is_not_there_is_found() -> Result<()> {
     let wrong = examine_with(&spoilt("primary_hostname = host.test", "no_such_option = x"))?;
     assert_eq!((wrong.code, wrong.field("Exim", "result"), wrong.field("daemon", "result")), (1, "failed", "ok"));
+    assert!(wrong.field("Exim", "found").contains("no_such_option"), "{:#?}", wrong.lines);
+    assert!(wrong.field("Exim", "advice").starts_with("mend Exim's configuration: "), "{:#?}", wrong.lines);
+    assert!(wrong.field("Exim", "advice").ends_with("exim4 -bV"), "{:#?}", wrong.lines);
+    // Our part is named, and is not to blame.
+    let twice = "hold_domains = other.test\n.include /usr/share/outgoingd/exim-snippets/main";
+    let twice = examine_with(&spoilt(".include /usr/share/outgoingd/exim-snippets/main", twice))?;
+    assert!(twice.field("Exim", "found").contains("for the second time"), "{:#?}", twice.lines);
+    assert!(twice.field("Exim", "advice").starts_with("mend Exim's configuration: "), "{:#?}", twice.lines);
     let daemon = builder().start()?;
     let without = Diagnosis::new(&daemon.ctl(&["--json", "doctor"])?)?;
     assert_eq!((without.code, without.field("Exim", "result")), (1, "failed"));

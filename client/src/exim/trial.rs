@@ -103,7 +103,16 @@ impl Exim {
     ///
     /// Exim does not say it.
     pub fn acl_statements(&self) -> Result<Vec<String>, EximError> {
-        Ok(statements(&lines_of_acls(&self.question(&["-bP", "config"])?)))
+        Ok(statements(&section(&self.question(&["-bP", "config"])?, "acl")))
+    }
+
+    /// The retry rules in their order, as Exim has read them, the included ones too.
+    ///
+    /// # Errors
+    ///
+    /// Exim does not say it.
+    pub fn retry_rules(&self) -> Result<Vec<String>, EximError> {
+        Ok(section(&self.question(&["-bP", "config"])?, "retry"))
     }
 
     /// Exim as its own user, in the name of `identity`.
@@ -260,10 +269,10 @@ fn bounded() -> Command {
     bounded
 }
 
-/// The lines of the section with the ACLs, in what `-bP config` prints.
-fn lines_of_acls(configuration: &str) -> Vec<String> {
+/// The lines of a section, in what `-bP config` prints, without what is for people.
+fn section(configuration: &str, name: &str) -> Vec<String> {
     let lines = configuration.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let section = lines.skip_while(|line| *line != "begin acl").skip(1);
+    let section = lines.skip_while(|line| line.strip_prefix("begin ") != Some(name)).skip(1);
     section.take_while(|line| !line.starts_with("begin ")).map(str::to_owned).collect()
 }
 
@@ -273,7 +282,7 @@ fn is_label(line: &str) -> bool {
 
 /// The lines behind the label of an ACL, up to the next one.
 fn acl_of(configuration: &str, name: &str) -> Vec<String> {
-    let lines = lines_of_acls(configuration).into_iter();
+    let lines = section(configuration, "acl").into_iter();
     let from = lines.skip_while(|line| line.strip_suffix(':') != Some(name)).skip(1);
     from.take_while(|line| !is_label(line)).collect()
 }
@@ -365,7 +374,14 @@ mod tests {
         assert_eq!(acl_of(text, "a"), ["deny", "domains = a:b"]);
         assert_eq!(acl_of(text, "b"), ["accept"]);
         assert!(acl_of(text, "c").is_empty());
-        assert_eq!(statements(&lines_of_acls(text)), ["deny domains = a:b", "accept"]);
+        assert_eq!(statements(&section(text, "acl")), ["deny domains = a:b", "accept"]);
+    }
+
+    #[test]
+    fn the_retry_rules_end_at_the_next_section() {
+        let text = "begin acl\na:\n  accept\n\nbegin retry\n# 4 \"x\"\n  vip.example * F,1s,1s\n\n  * * F,2h,15m\n\nbegin rewrite\n  *@x y\n";
+        assert_eq!(section(text, "retry"), ["vip.example * F,1s,1s", "* * F,2h,15m"]);
+        assert!(section("begin acl\na:\n  accept\n", "retry").is_empty());
     }
 
     #[test]

@@ -17,7 +17,10 @@ const SANE: u64 = 1_767_225_600;
 const DIFFERENCE: u64 = 5;
 
 /// How it is started.
-pub(super) const START: &str = "systemctl status outgoingd.socket outgoingd.service; systemctl start outgoingd.socket outgoingd.service (--socket, if it listens elsewhere)";
+pub(super) const START: &str = "systemctl status outgoingd.socket outgoingd.service; systemctl restart outgoingd.socket outgoingd.service (--socket, if it listens elsewhere)";
+
+/// Where the directory of the state is no more. A daemon that is restarted begins with no flags.
+const GONE: &str = "put it back; if nobody has it any more, first save what outgoingd still knows: outgoingctl export >/root/outgoingd-flags; systemctl restart outgoingd; outgoingctl import /root/outgoingd-flags";
 
 /// Checks all that needs no Exim. What the daemon says of itself, if it does.
 pub(super) fn look(tools: &mut Tools, report: &mut Report) -> Result<Option<Condition>, Failure> {
@@ -58,7 +61,7 @@ pub(super) fn look(tools: &mut Tools, report: &mut Report) -> Result<Option<Cond
     report.add(tools, "clock", &clock(condition.now, moment::now()))?;
     let read = state(tools, &condition);
     report.add(tools, "state", &read)?;
-    report.add(tools, "disk of the state", &disk::space(Path::new(&condition.state_dir)))?;
+    report.add(tools, "disk of the state", &disk::space(Path::new(&condition.state_dir), GONE))?;
     Ok(Some(condition))
 }
 
@@ -92,8 +95,9 @@ fn state(tools: &mut Tools, condition: &Condition) -> Finding {
     });
     let place = &condition.state_dir;
     if let Err(error) = read {
-        let advice =
-            format!("journalctl -u outgoingd says more; {place} may be damaged: see README, \"When it fails\"");
+        let advice = format!(
+            "journalctl -u outgoingd says more; {place} may be damaged, and what then is to be done stands there"
+        );
         return report::unseen(&error, &advice);
     }
     match condition.troubles.as_slice() {

@@ -1,6 +1,7 @@
 //! Room on a disk: a state that cannot be written refuses changes, and a queue that cannot be written refuses mail.
 
 use super::report::Finding;
+use rustix::io::Errno;
 use std::path::Path;
 
 /// Less than this part of a hundred is little.
@@ -9,12 +10,19 @@ const LITTLE_PART: u64 = 5;
 /// And so is less than this, in bytes.
 const LITTLE: u64 = 100 << 20;
 
-/// What is left where `directory` is.
-pub(super) fn space(directory: &Path) -> Finding {
+/// What is left where `directory` is; `gone` is what to do if it is not there.
+pub(super) fn space(directory: &Path, gone: &str) -> Finding {
     let shown = directory.display();
     let stat = match rustix::fs::statvfs(directory) {
         Ok(stat) => stat,
-        Err(error) => return Finding::unknown(format!("cannot look at {shown}: {error}"), "run it as root"),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Finding::failed(format!("there is no directory {shown}"), gone),
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+            return Finding::unknown(format!("cannot look at {shown}: {error}"), "run it as root");
+        }
+        Err(error) => {
+            let advice = format!("mend the file system of {shown}: the kernel's log says more");
+            return Finding::failed(format!("cannot look at {shown}: {error}"), advice);
+        }
     };
     let (bytes, all) = (stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize));
     let part = |left: u64, all: u64| left.saturating_mul(100).checked_div(all).unwrap_or(100);

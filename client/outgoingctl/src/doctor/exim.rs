@@ -1,11 +1,12 @@
 //! Exim's side as a whole: which Exim, whether the snippets are in its configuration, and what its own user hears.
 
 use super::report::{self, Finding, Report};
-use super::{include, not_asked, shortened};
+use super::rights::{self, Group};
+use super::{not_asked, shortened, snippets};
 use crate::Failure;
 use crate::tools::Tools;
 use outgoingd_client::Error;
-use outgoingd_client::exim::{Exim, Trial};
+use outgoingd_client::exim::{Configuration, Exim, EximError, Trial};
 use outgoingd_client::protocol::REHEARSAL_DOMAIN;
 use outgoingd_client::protocol::message::Condition;
 use outgoingd_client::protocol::text::Verdict;
@@ -15,9 +16,6 @@ use std::path::{Path, PathBuf};
 
 /// The oldest Exim that the snippets are for.
 const OLDEST: (u32, u32) = (4, 94);
-
-/// By what Debian's packages of Exim are known.
-const DEBIAN: &str = "/usr/sbin/update-exim4.conf";
 
 /// With whom the checks of Exim's side are made.
 pub(super) struct Side<'a> {
@@ -44,13 +42,46 @@ pub(super) struct Heard {
     pub(super) own_words: String,
     /// Whether the made-up sender's own domain is one of the outside.
     pub(super) is_outside: bool,
+    /// The number of Exim's group.
+    group: Option<u32>,
+}
+
+impl Heard {
+    /// Why the rest cannot be seen: no answer comes, or somebody else's, and the fallback file does not stand in for it.
+    pub(super) fn unanswered(&self, side: &Side<'_>) -> Option<&'static str> {
+        let expected = side.expected?.as_str();
+        let hears = |answer: &Result<String, String>| answer.as_deref() == Ok(expected);
+        match &self.answer {
+            _ if hears(&self.answer) || hears(&self.verdict) => None,
+            Ok(_) => Some("Exim's user gets another answer"),
+            Err(_) => Some("Exim's user gets no answer"),
+        }
+    }
+}
+
+/// Where Exim's command was not found, or does not say where its queue is.
+pub(super) fn not_found(failure: &Failure) -> Finding {
+    let Failure::Exim(error @ (EximError::Unexpected { .. } | EximError::Queue(_))) = failure else {
+        return report::unseen(failure, "name Exim's command with --exim");
+    };
+    let EximError::Unexpected { program, .. } = error else {
+        return report::unseen(failure, "put Exim's spool_directory back: its queue is there");
+    };
+    // It may be no Exim at all.
+    match Configuration::find(Some(program)).and_then(|configuration| configuration.accepted()) {
+        Ok(Err(what)) if what.contains("onfiguration") => {
+            let error = EximError::Unexpected { program: program.clone(), what: format!("says: {what}") };
+            Finding::failed(error.to_string(), snippets::mend(&error))
+        }
+        _ => report::unseen(failure, "name Exim's command with --exim"),
+    }
 }
 
 /// Which Exim it is, with a valid configuration.
 pub(super) fn version(exim: &Exim) -> Finding {
     let version = match exim.version() {
         Ok(version) => version,
-        Err(error) => return Finding::failed(error.to_string(), "mend Exim's configuration: exim -bV"),
+        Err(error) => return Finding::failed(error.to_string(), snippets::mend(&error)),
     };
     let number = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
     let mut parts = version.split('.').map(number);
@@ -78,8 +109,10 @@ pub(super) fn ask(tools: &mut Tools, report: &mut Report, side: &Side<'_>) -> Re
         "OUTGOINGD_ORIGIN",
         "OUTGOINGD_OWN_WORDS",
         &outside,
+        "$caller_gid",
     ]);
-    let [socket, fallback, release, answer, verdict, last_known, file, origin, own_words, outside] = match asked {
+    let [socket, fallback, release, answer, verdict, last_known, file, origin, own_words, outside, group] = match asked
+    {
         Ok(answers) => answers,
         Err(error) => {
             report.blocked(&error.to_string());
@@ -89,30 +122,41 @@ pub(super) fn ask(tools: &mut Tools, report: &mut Report, side: &Side<'_>) -> Re
     };
     let text = |value: Result<String, String>| value.unwrap_or_else(|why| why);
     let socket = text(socket);
-    if socket == "OUTGOINGD_SOCKET" {
+    // A macro that nobody defines stays as it is; where the socket is, a site may say without us.
+    if verdict.as_deref() == Ok("OUTGOINGD_FRESH_VERDICT") {
         report.blocked("the snippets are not in Exim's configuration");
-        let advice = if Path::new(DEBIAN).exists() {
-            "outgoingctl exim enable (what it does: /usr/share/outgoingd/exim-snippets/debian/README.md)"
-        } else {
-            "put them in: /usr/share/outgoingd/exim-snippets/README.md says where"
-        };
         let found = "the snippets are not in Exim's configuration: it asks nobody, and nobody is held";
-        report.add(tools, "snippets", &Finding::failed(found, advice))?;
+        report.add(tools, "snippets", &Finding::failed(found, snippets::absent()))?;
         return Ok(None);
     }
     let is_outside = outside.as_deref() == Ok("outside");
     let (socket, fallback) = (socket.into(), text(fallback).into());
     let (release, own_words) = (text(release), text(own_words));
-    Ok(Some(Heard { verdict, last_known, answer, file, socket, fallback, release, origin, own_words, is_outside }))
+    let group = group.ok().and_then(|group| group.parse().ok());
+    Ok(Some(Heard {
+        verdict,
+        last_known,
+        answer,
+        file,
+        socket,
+        fallback,
+        release,
+        origin,
+        own_words,
+        is_outside,
+        group,
+    }))
 }
 
 pub(super) fn snippets(heard: &Heard) -> Finding {
     let ours = env!("CARGO_PKG_VERSION");
-    if heard.release == ours {
+    if let Some(finding) = snippets::files() {
+        finding
+    } else if heard.release == ours {
         Finding::ok(format!("in Exim's configuration, of release {ours}"))
     } else {
         let theirs = if heard.release == "OUTGOINGD_RELEASE" { "an earlier release" } else { &heard.release };
-        let advice = "install the exim-snippets of this release in their place, check with exim -bV, and reload Exim";
+        let advice = "install outgoingd and outgoingctl of one release, with /usr/share/outgoingd/exim-snippets, and reload Exim";
         Finding::warning(format!("in Exim's configuration, of {theirs}; outgoingctl is {ours}"), advice)
     }
 }
@@ -121,9 +165,8 @@ pub(super) fn snippets(heard: &Heard) -> Finding {
 pub(super) fn socket(tools: &Tools, side: &Side<'_>, heard: &Heard) -> Finding {
     let (theirs, ours) = (heard.socket.display(), tools.socket.display());
     if !is_same(&heard.socket, &tools.socket) {
-        let advice = format!(
-            "define OUTGOINGD_SOCKET = {ours} before the line that includes macros, or, if Exim is right, ask that daemon: --socket {theirs}"
-        );
+        let define = snippets::define("OUTGOINGD_SOCKET", &ours.to_string());
+        let advice = format!("{define}; or, if Exim is right, ask that daemon: --socket {theirs}");
         return Finding::failed(format!("Exim asks at {theirs}, and not at {ours}"), advice);
     }
     let (user, group) = (side.trial.user(), side.trial.group());
@@ -133,9 +176,7 @@ pub(super) fn socket(tools: &Tools, side: &Side<'_>, heard: &Heard) -> Finding {
             Finding::failed(found, super::daemon::START)
         }
         (Err(why), _) => {
-            let advice = format!(
-                "let the socket belong to group {group} with mode 0660: SocketGroup= and SocketMode= in outgoingd.socket, then systemctl daemon-reload and systemctl restart outgoingd.socket; and let everybody pass through its directory"
-            );
+            let advice = rights::to_socket(&heard.socket, &Group { name: group, id: heard.group });
             Finding::failed(format!("{user}, with group {group} alone, gets no answer: {}", shortened(why)), advice)
         }
         (Ok(answer), Some(expected)) if answer == expected.as_str() => {
@@ -159,7 +200,7 @@ pub(super) fn verdict(side: &Side<'_>, heard: &Heard) -> Finding {
                 format!("Exim hears \"{}\" about {}, and outgoingctl {expected}", shortened(verdict), side.identity);
             Finding::failed(
                 found,
-                "take the macros as they are from exim-snippets/macros: one of them has been changed",
+                "a macro of ours has been changed: take out what your configuration defines of OUTGOINGD_ and /usr/share/outgoingd/exim-snippets/README.md does not list, or install the package outgoingd again",
             )
         }
         Err(why) => Finding::failed(
@@ -181,28 +222,27 @@ pub(super) fn fallback(
     match written {
         Some(None) => {
             let advice = format!(
-                "set fallback-file = \"{theirs}\" in outgoingd.toml: while outgoingd is down, all mail goes out"
+                "set fallback-file = \"{theirs}\" in /etc/outgoingd/outgoingd.toml, and systemctl restart outgoingd: while it is down, all mail goes out"
             );
             return Finding::failed("outgoingd writes none", advice);
         }
         Some(Some(ours)) if !is_same(&heard.fallback, Path::new(ours)) => {
-            let advice = format!("define OUTGOINGD_FALLBACK = {ours} before the line that includes macros");
+            let advice = snippets::define("OUTGOINGD_FALLBACK", ours);
             return Finding::failed(format!("Exim reads {theirs}, and outgoingd writes {ours}"), advice);
         }
         _ => {}
     }
     let (user, group) = (side.trial.user(), side.trial.group());
-    let directory = heard.fallback.parent().unwrap_or(Path::new("/")).display();
-    let rights = format!("chgrp {group} {directory} {theirs}; chmod 2750 {directory}; chmod 640 {theirs}");
+    let rights = || rights::to_fallback(&heard.fallback, &Group { name: group, id: heard.group });
     match (&heard.file, &heard.last_known, side.expected) {
-        (_, Err(why), _) => Finding::failed(format!("{user} cannot read it: {}", shortened(why)), rights),
+        (_, Err(why), _) => Finding::failed(format!("{user} cannot read it: {}", shortened(why)), rights()),
         (Ok(file), ..) if file != "there" => {
             let found = format!("{user} does not find {theirs}: it is not there, or its directory is closed");
-            Finding::failed(found, format!("{rights}; systemctl restart outgoingd writes it anew"))
+            Finding::failed(found, rights())
         }
         (_, Ok(_), None) => {
             let found = format!("{user} can read {theirs}; whether it is current only outgoingd knows");
-            Finding::unknown(found, "start outgoingd")
+            Finding::unknown(found, super::daemon::START)
         }
         (_, Ok(known), Some(expected)) if known == expected.as_str() && unsettled.is_none() => {
             Finding::ok(format!("{user} can read {theirs}, and it is current"))
@@ -244,8 +284,10 @@ pub(super) fn released(tools: &mut Tools, side: &Side<'_>, ended: Result<(), Err
 
 /// Where one of the ACLs' parts is missing.
 pub(super) fn no_acl(option: &str, part: &str) -> Finding {
-    let place = format!("set {option} to an ACL whose first lines are those of the part");
-    Finding::failed(format!("{option} names no ACL"), include(part, &place))
+    // Exim refuses where an ACL ends, and every recipient where there is none: only that one must stay so.
+    let rest = if option == "acl_smtp_rcpt" { "your own conditions" } else { "`accept`" };
+    let place = format!("set {option} = NAME in the main section, and in that ACL, first, with {rest} behind it");
+    Finding::failed(format!("{option} names no ACL"), snippets::put(part, &place))
 }
 
 fn expected_of(side: &Side<'_>) -> String {

@@ -2,7 +2,7 @@
 
 use super::exim::{Heard, Side};
 use super::report::{Finding, Report};
-use super::{include, not_asked, shortened};
+use super::{not_asked, shortened, snippets};
 use crate::Failure;
 use crate::tools::Tools;
 use outgoingd_client::exim::EximError;
@@ -14,6 +14,9 @@ const ROUTER: &str = "outgoingd";
 
 /// By what our first retry rule is known: `F,3650d,1s`, as Exim writes it.
 const RETRY: &str = "F,521w3d,1s";
+
+/// The same, as it is written.
+const WRITTEN: &str = "{hold}{*}{}}\" * F,3650d,1s";
 
 /// What `exim -bt` says of an address that waits.
 const DEFERRED: &str = "cannot be resolved at this time";
@@ -50,7 +53,7 @@ pub(super) fn look(tools: &mut Tools, report: &mut Report, side: &Side<'_>, hear
 }
 
 /// What is wrong to see without a rehearsal.
-fn look_without(tools: &mut Tools, report: &mut Report, side: &Side<'_>) -> Result<(), Failure> {
+pub(super) fn look_without(tools: &mut Tools, report: &mut Report, side: &Side<'_>) -> Result<(), Failure> {
     if side.exim.option("hold_domains").is_ok_and(|value| value.is_empty()) {
         report.add(tools, "hold_domains", &not_set())?;
     }
@@ -82,21 +85,19 @@ fn hold_domains(side: &Side<'_>) -> Result<Finding, EximError> {
         Finding::ok("outside mail of a held sender waits")
     } else {
         let found = format!("it is \"{}\" for a held sender, and {REHEARSAL_DOMAIN} is not in it", shortened(&list));
-        let place = "take your hold_domains out (OUTGOINGD_OTHER_HOLDS is for its value), and in its place";
-        Finding::failed(found, include("main", place))
+        Finding::failed(found, snippets::options())
     })
 }
 
 fn delay_warning(side: &Side<'_>) -> Result<Finding, EximError> {
     let value = side.exim.option("delay_warning_condition")?;
     let [said] = side.trial.expand([&value])?;
-    let place = "take your delay_warning_condition out (OUTGOINGD_DELAY_WARNING is for its value), and in its place";
     Ok(match said {
         Ok(said) if NO.contains(&said.to_ascii_lowercase().as_str()) => {
             Finding::ok("a held sender is not told that the mail waits")
         }
-        Ok(_) => Finding::failed("a held sender is told that the mail waits", include("main", place)),
-        Err(why) => Finding::failed(format!("it cannot be expanded: {}", shortened(&why)), include("main", place)),
+        Ok(_) => Finding::failed("a held sender is told that the mail waits", snippets::options()),
+        Err(why) => Finding::failed(format!("it cannot be expanded: {}", shortened(&why)), snippets::options()),
     })
 }
 
@@ -105,7 +106,7 @@ fn router(side: &Side<'_>) -> Result<Finding, EximError> {
     let routers = side.exim.routers()?;
     let Some(place) = routers.iter().position(|router| router == ROUTER) else { return Ok(no_router()) };
     let (said, called) = side.trial.route(&format!("postmaster@{REHEARSAL_DOMAIN}"))?;
-    let advice = include("routers", "right after `begin routers`, before every router of yours");
+    let advice = snippets::move_up("routers", "to right after `begin routers`, before every router of yours");
     match called.first().map(String::as_str) {
         Some(ROUTER) => {}
         Some(first) => {
@@ -135,23 +136,33 @@ fn router(side: &Side<'_>) -> Result<Finding, EximError> {
 /// With which held mail does not time out in a forced delivery.
 fn retry_rule(side: &Side<'_>) -> Result<Finding, EximError> {
     let rule = side.trial.retry_rule(&format!("postmaster@{REHEARSAL_DOMAIN}"))?;
-    Ok(if rule.contains(RETRY) {
-        Finding::ok("first of all, and never ends for a held sender")
-    } else {
+    let rules = side.exim.retry_rules()?;
+    let place = rules.iter().position(|rule| rule.ends_with(WRITTEN));
+    let advice = |place: Option<usize>| match place {
+        Some(_) => snippets::move_up("retry", "to right after `begin retry`, before every rule of yours"),
+        None => snippets::put("retry", "right after `begin retry`, before every rule of yours"),
+    };
+    if !rule.contains(RETRY) {
         let found = format!("for a held sender's mail Exim goes by another one: {}", shortened(&rule));
-        let place = "right after `begin retry`, before every rule of yours";
-        Finding::failed(found, include("retry", place))
+        return Ok(Finding::failed(found, advice(place)));
+    }
+    Ok(match &rules[..place.unwrap_or(0)] {
+        [] => Finding::ok("first of all, and never ends for a held sender"),
+        before => {
+            let before = shortened(&before.join("; "));
+            let found = format!("\"{before}\" before ours: not for {REHEARSAL_DOMAIN}, but for which others?");
+            Finding::warning(found, advice(place))
+        }
     })
 }
 
 fn not_set() -> Finding {
-    let place = "in the main section, after the line with macros";
-    Finding::failed("it is not set: held mail goes out", include("main", place))
+    Finding::failed("it is not set: held mail goes out", snippets::options())
 }
 
 fn no_router() -> Finding {
     let found = format!(
         "there is no router {ROUTER}: held mail leaves in forced deliveries, and suspended mail on the queue is not bounced"
     );
-    Finding::failed(found, include("routers", "right after `begin routers`"))
+    Finding::failed(found, snippets::put("routers", "right after `begin routers`"))
 }

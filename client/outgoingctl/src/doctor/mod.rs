@@ -24,6 +24,10 @@ mod suspended;
 
 mod report;
 
+mod rights;
+
+mod snippets;
+
 use crate::Failure;
 use crate::tools::Tools;
 use exim::Side;
@@ -76,9 +80,9 @@ pub(crate) fn doctor(tools: &mut Tools) -> Result<(), Failure> {
     match find(tools.program.clone()) {
         Ok(exim) => look_at_exim(tools, &mut report, &exim, &identity, condition.as_ref())?,
         Err(error) => {
-            report.blocked(&error.to_string());
-            let advice = "name Exim's command with --exim, or become root";
-            report.add(tools, "Exim", &report::unseen(&error, advice))?;
+            let finding = exim::not_found(&error);
+            report.blocked(&finding.found);
+            report.add(tools, "Exim", &finding)?;
         }
     }
     report.end(tools)
@@ -102,12 +106,20 @@ fn look_at_exim(
     condition: Option<&Condition>,
 ) -> Result<(), Failure> {
     report.add(tools, "Exim", &exim::version(exim))?;
-    report.add(tools, "disk of the queue", &disk::space(exim.queue.spool()))?;
+    report.add(
+        tools,
+        "disk of the queue",
+        &disk::space(exim.queue.spool(), "put it back: Exim has its queue there"),
+    )?;
     let trial = match exim.trial(identity) {
         Ok(trial) => trial,
         Err(error) => {
             report.blocked(&format!("Exim cannot be asked as its own user: {error}"));
-            return report.add(tools, "snippets", &report::unseen(&error.into(), "run it as root"));
+            return report.add(
+                tools,
+                "snippets",
+                &report::unseen(&error.into(), "see what Exim says to -bP exim_user exim_group"),
+            );
         }
     };
     let rehearsal = condition.map(|condition| Rehearsal::begin(&mut tools.client, identity, condition.now));
@@ -121,8 +133,8 @@ fn look_at_exim(
     let ended = rehearsal.map(|rehearsal| rehearsal.end(&mut tools.client));
     looked?;
     let Some(ended) = ended else { return Ok(()) };
-    // An Exim that asks nobody need not be asked what it hears.
-    if ended.is_ok() && !report.was_made("socket") {
+    // An Exim that asks nobody, or is not answered, need not be asked what it hears.
+    if ended.is_ok() && !report.was_made("verdict") {
         return Ok(());
     }
     let finding = exim::released(tools, &side, ended);
@@ -148,11 +160,17 @@ fn look_at_sides(
     report.add(tools, "snippets", &exim::snippets(&heard))?;
     let socket = exim::socket(tools, side, &heard);
     report.add(tools, "socket", &socket)?;
-    if side.expected.is_some() {
+    let unanswered = heard.unanswered(side);
+    if let Some(why) = unanswered {
+        report.blocked(why);
+    } else if side.expected.is_some() {
         report.add(tools, "verdict", &exim::verdict(side, &heard))?;
     }
     let unsettled = rehearsal.and_then(|rehearsal| rehearsal.unsettled.as_deref());
     report.add(tools, "fallback file", &exim::fallback(side, &heard, condition, unsettled))?;
+    if unanswered.is_some() {
+        return held::look_without(tools, report, side);
+    }
     held::look(tools, report, side, &heard)?;
     let Some(rehearsal) = rehearsal.filter(|rehearsal| rehearsal.held.is_ok()) else { return Ok(()) };
     match rehearsal.suspend(&mut tools.client) {
@@ -171,11 +189,6 @@ fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-/// What to include, and where.
-fn include(part: &str, place: &str) -> String {
-    format!("{place}, put `.include /usr/share/outgoingd/exim-snippets/{part}` (exim-snippets/README.md)")
 }
 
 /// What Exim could not be asked.

@@ -3,7 +3,7 @@
 use super::exim::{Heard, Side, no_acl};
 use super::rehearsal::NOTICE;
 use super::report::{Finding, Report};
-use super::{include, not_asked, shortened};
+use super::{not_asked, shortened, snippets};
 use crate::Failure;
 use crate::tools::Tools;
 use outgoingd_client::exim::{Caller, EximError, Session, statements};
@@ -16,7 +16,7 @@ pub(super) fn look(tools: &mut Tools, report: &mut Report, side: &Side<'_>, hear
     if heard.origin.as_deref() != Ok(side.identity) {
         let whom = heard.origin.as_ref().map_or_else(Clone::clone, |whom| format!("\"{whom}\""));
         report.blocked(&format!(
-            "OUTGOINGD_ORIGIN makes {} of the made-up sender, so a real one must be tried by hand (exim-snippets/README.md)",
+            "OUTGOINGD_ORIGIN makes {} of the made-up sender, so a real one must be tried by hand (/usr/share/outgoingd/exim-snippets/README.md)",
             shortened(&whom)
         ));
         return Ok(());
@@ -54,7 +54,7 @@ impl Acl {
 
     /// Where a part of ours belongs in it.
     fn place(&self, part: &str) -> String {
-        include(part, &format!("first in the ACL {}, before anything that accepts", shortened(&self.name)))
+        snippets::put(part, &format!("first in the ACL {}, before anything that accepts", shortened(&self.name)))
     }
 
     /// A trial went well: whether others can come another way, by an ACL of their own, or by what accepts before our statement.
