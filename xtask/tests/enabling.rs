@@ -13,6 +13,10 @@ use deciding::{append, daemon, debian, decides_right};
 use serde_json::Value;
 use xtask::testbed::{Daemon, Finished, Host};
 
+/// What `enable` says where it does not write, and the parts are in.
+const PARTS_ARE_THERE: &str =
+    "all of outgoingd's parts are in Exim's configuration; outgoingctl doctor says whether they work\n";
+
 /// Our files, by their place in `conf.d`.
 const FILES: [&str; 4] = ["acl/10_outgoingd", "main/00_outgoingd", "retry/10_outgoingd", "router/050_outgoingd"];
 
@@ -253,7 +257,9 @@ fn ctrl_c_at_any_time_behind_the_first_change_puts_everything_back() -> Result<(
     let site = Site::split()?;
     let before = site.state()?;
     // At this moment everything is written and composed. Whoever is impatient is no nearer to the end.
-    let interrupting = "#!/bin/sh\n[ \"$*\" = -bV ] && kill -INT $PPID && kill -TERM $PPID && kill -INT $PPID\n\
+    // Our command is the parent of timeout(1), which runs this.
+    let interrupting = "#!/bin/sh\nread -r _ _ _ us _ </proc/$PPID/stat\n\
+                        [ \"$*\" = -bV ] && kill -INT $us && kill -TERM $us && kill -INT $us\n\
                         exec /usr/sbin/exim4 \"$@\"\n";
     let exim = site.program("interrupting", interrupting)?;
     let said = site.ctl(&["--exim", &exim, "exim", "enable", "--yes"])?;
@@ -336,6 +342,22 @@ fn edited_files_are_shown_and_replaced_and_removed() -> Result<()> {
     assert!(said.contains("-# mine"), "{said}");
     assert!(FILES.iter().all(|name| !site.file(name).exists()));
     Ok(())
+}
+
+#[test]
+fn our_files_stay_while_lines_of_ones_own_lead_to_them() -> Result<()> {
+    let site = Site::split()?;
+    site.must(&["exim", "enable", "--yes"])?;
+    // Exim reads a configuration of one's own now, which takes in what is below conf.d.
+    let own = "domainlist local_domains = local.test\n.include /etc/exim4/conf.d/main/00_outgoingd\nbegin acl\n\
+               acl_check_mail:\n  accept\nacl_check_rcpt:\n  accept\n\
+               .include /etc/exim4/conf.d/acl/10_outgoingd\n";
+    fs::write(site.host.etc().join("exim4.conf"), own)?;
+    let before = site.state()?;
+    let said = site.ctl(&["exim", "disable", "--yes"])?;
+    assert_eq!(said.code(), 1, "{said:?}");
+    assert!(said.stderr.contains("nothing was changed") && said.stderr.contains("exim4.conf:2: .include"), "{said:?}");
+    site.must_be(&before)
 }
 
 #[test]
@@ -470,7 +492,7 @@ fn what_is_said_for_debians_unsplit_configuration_works_when_it_is_pasted() -> R
     site.must_be(&pasted)?;
     site.host.compose()?;
     decides_right(&site.host)?;
-    assert_eq!(site.must(&["exim", "enable", "--yes"])?, "Exim asks outgoingd already: nothing to do\n");
+    assert_eq!(site.must(&["exim", "enable", "--yes"])?, PARTS_ARE_THERE);
     let said = site.ctl(&["exim", "disable", "--yes"])?;
     assert!(said.code() == 1 && said.stderr.contains("nothing was changed"), "{said:?}");
     assert!(said.stderr.contains("run update-exim4.conf, check with /usr/sbin/exim4 -bV and reload Exim"), "{said:?}");
@@ -602,7 +624,7 @@ fn what_is_said_for_a_configuration_of_ones_own_works_when_it_is_pasted() -> Res
         assert_eq!(said["home"], "hand-written");
         paste(&site.host, &said)?;
         decides_right(&site.host)?;
-        assert_eq!(site.must(&["exim", "enable", "--yes"])?, "Exim asks outgoingd already: nothing to do\n");
+        assert_eq!(site.must(&["exim", "enable", "--yes"])?, PARTS_ARE_THERE);
     }
     Ok(())
 }

@@ -280,7 +280,10 @@ fn about(id: MessageId, answer: &Output) -> Option<String> {
 
 /// The one that is named, or else the one that is found first.
 pub(super) fn program(named: Option<&Path>) -> Result<PathBuf, EximError> {
-    named.map_or_else(search, |named| Ok(named.to_path_buf()))
+    let Some(named) = named else { return search() };
+    // A name alone is looked for where commands are; some are run in another directory than ours.
+    let is_path = named.components().count() > 1;
+    Ok(if is_path { std::path::absolute(named).unwrap_or_else(|_| named.to_path_buf()) } else { named.to_path_buf() })
 }
 
 /// The program that is found first.
@@ -291,7 +294,7 @@ fn search() -> Result<PathBuf, EximError> {
     candidates.find(|candidate| candidate.is_file()).ok_or(EximError::NotFound)
 }
 
-pub(super) fn ask(program: &Path, arguments: &[&str]) -> Result<Output, EximError> {
+fn ask(program: &Path, arguments: &[&str]) -> Result<Output, EximError> {
     run(program, command(program).args(arguments))
 }
 

@@ -3,7 +3,8 @@
 //! Nothing here writes. Exim is not asked where its queue is, which it cannot say while its configuration is broken: that is the
 //! time when somebody looks.
 
-use super::command::{EximError, ask, program, words};
+use super::command::{EximError, program, words};
+use super::trial::ask_in_time;
 use std::path::{Path, PathBuf};
 
 /// An Exim that is asked about its configuration, or about a file that may become it.
@@ -57,7 +58,7 @@ impl Configuration {
     fn ask(&self, arguments: &[&str]) -> Result<Result<String, String>, EximError> {
         let file = self.file.as_ref().map(|file| file.to_string_lossy().into_owned());
         let chosen: Vec<&str> = file.iter().flat_map(|file| ["-C", file]).collect();
-        let answer = ask(&self.program, &[&chosen, arguments].concat())?;
+        let answer = ask_in_time(&self.program, &[&chosen, arguments].concat())?;
         Ok(if answer.status.success() {
             Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
         } else {

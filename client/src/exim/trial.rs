@@ -8,6 +8,8 @@
 
 use super::command::{Exim, EximError, command, last_line, talk, unexpected};
 use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Longest wait for one answer of Exim's, in seconds: it may look names up in the DNS.
@@ -129,24 +131,11 @@ impl Exim {
     }
 
     fn question(&self, arguments: &[&str]) -> Result<String, EximError> {
-        let mut command = bounded();
-        command.arg(self.program()).args(arguments);
-        let answer = self.finish(&mut command, arguments, String::new())?;
+        let answer = ask_in_time(self.program(), arguments)?;
         if !answer.status.success() {
             return Err(unexpected(self.program(), format!("says: {}", last_line(&answer))));
         }
         Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
-    }
-
-    fn finish(&self, command: &mut Command, arguments: &[&str], words: String) -> Result<Output, EximError> {
-        let program = || self.program().to_path_buf();
-        let ran = talk(command.stderr(Stdio::piped()), words);
-        let answer = ran.map_err(|source| EximError::Run { program: program(), source })?;
-        if answer.status.code().is_some_and(|code| TIMED_OUT.contains(&code)) {
-            let asked = arguments.join(" ");
-            return Err(unexpected(self.program(), format!("{asked} did not end within {PATIENCE} s")));
-        }
-        Ok(answer)
     }
 }
 
@@ -226,7 +215,7 @@ impl Trial<'_> {
         // Not by the system calls themselves, which leave our own supplementary groups.
         command.args(["setpriv", "--reuid", &self.user, "--regid", &self.group, "--clear-groups", "--"]);
         command.arg(self.exim.program()).args(["-oMai", self.identity]).args(arguments);
-        self.exim.finish(&mut command, arguments, words)
+        finish(self.exim.program(), &mut command, arguments, words)
     }
 }
 
@@ -259,6 +248,28 @@ impl Session {
     #[must_use]
     pub fn decided(&self) -> Option<&str> {
         self.trace.lines().filter_map(|line| line.strip_prefix(">>> processing ")).next_back()
+    }
+}
+
+/// What Exim says to a command line, within [`PATIENCE`].
+pub(super) fn ask_in_time(program: &Path, arguments: &[&str]) -> Result<Output, EximError> {
+    let mut command = bounded();
+    command.arg(program).args(arguments);
+    finish(program, &mut command, arguments, String::new())
+}
+
+fn finish(program: &Path, command: &mut Command, arguments: &[&str], words: String) -> Result<Output, EximError> {
+    let ran = talk(command.stderr(Stdio::piped()), words);
+    let answer = ran.map_err(|source| EximError::Run { program: program.to_path_buf(), source })?;
+    let program = program.to_path_buf();
+    match answer.status.code() {
+        Some(code) if TIMED_OUT.contains(&code) => {
+            Err(unexpected(&program, format!("{} did not end within {PATIENCE} s", arguments.join(" "))))
+        }
+        // As timeout(1) and setpriv(1) say it; Exim has no such statuses.
+        Some(126) => Err(EximError::NotPermitted { program }),
+        Some(127) => Err(EximError::Run { program, source: ErrorKind::NotFound.into() }),
+        _ => Ok(answer),
     }
 }
 

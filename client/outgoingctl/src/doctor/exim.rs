@@ -41,7 +41,7 @@ pub(super) struct Heard {
     /// By what a rejection is known to be ours while the daemon gives no words for it.
     pub(super) own_words: String,
     /// Whether the made-up sender's own domain is one of the outside.
-    pub(super) is_outside: bool,
+    pub(super) is_outside: Result<bool, String>,
     /// The number of Exim's group.
     group: Option<u32>,
 }
@@ -129,7 +129,7 @@ pub(super) fn ask(tools: &mut Tools, report: &mut Report, side: &Side<'_>) -> Re
         report.add(tools, "snippets", &Finding::failed(found, snippets::absent()))?;
         return Ok(None);
     }
-    let is_outside = outside.as_deref() == Ok("outside");
+    let is_outside = outside.map(|said| said == "outside");
     let (socket, fallback) = (socket.into(), text(fallback).into());
     let (release, own_words) = (text(release), text(own_words));
     let group = group.ok().and_then(|group| group.parse().ok());

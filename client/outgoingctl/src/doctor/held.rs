@@ -31,11 +31,20 @@ pub(super) fn look(tools: &mut Tools, report: &mut Report, side: &Side<'_>, hear
     if side.expected != Some(Verdict::Hold) {
         return look_without(tools, report, side);
     }
-    if !heard.is_outside {
-        let found =
-            format!("Exim takes {REHEARSAL_DOMAIN} for a local domain (OUTGOINGD_OUTSIDE), and maybe every other one");
+    if heard.is_outside != Ok(true) {
+        let (found, advice) = match &heard.is_outside {
+            Err(why) => (
+                format!("Exim cannot tell which domains are local (OUTGOINGD_OUTSIDE): {}", shortened(why)),
+                "mend what +local_domains looks domains up in",
+            ),
+            Ok(_) => (
+                format!(
+                    "Exim takes {REHEARSAL_DOMAIN} for a local domain (OUTGOINGD_OUTSIDE), and maybe every other one"
+                ),
+                "let +local_domains, or OUTGOINGD_OUTSIDE, name only domains whose mail is kept here",
+            ),
+        };
         report.blocked(&found);
-        let advice = "let +local_domains, or OUTGOINGD_OUTSIDE, name only domains whose mail is kept here";
         report.add(tools, "hold_domains", &Finding::failed(found, advice))?;
         let delay = delay_warning(side).unwrap_or_else(|error| not_asked(&error));
         return report.add(tools, "delay_warning_condition", &delay);

@@ -122,7 +122,7 @@ fn smtp(tools: &mut Tools, report: &mut Report, side: &Side<'_>, heard: &Heard) 
     };
     let outside = session(side, Caller::Outside);
     report.add(tools, "acl_smtp_mail", &mail(side, &outside).unwrap_or_else(|finding| finding))?;
-    if heard.is_outside {
+    if heard.is_outside == Ok(true) {
         report.add(tools, "acl_smtp_rcpt", &rcpt(&rcpt_acl, heard, Caller::Outside, &outside))?;
         let here = session(side, Caller::Here);
         report.add(tools, "acl_smtp_rcpt, exim -bs", &rcpt(&rcpt_acl, heard, Caller::Here, &here))?;

@@ -56,9 +56,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Asks Exim and looks. If Exim accepts nothing, it does not say what it reads; its known places say it then.
-    pub(super) fn gather(exim: &Configuration) -> Result<Facts, EximError> {
-        let said = exim.print(&["config_file"])?.ok().map(|said| PathBuf::from(said.trim_end()));
+    /// Asks Exim and looks. An Exim that accepts nothing, or is none that we know of, does not say what it reads; the known places
+    /// say it then.
+    pub(super) fn gather(exim: Option<&Configuration>) -> Result<Facts, EximError> {
+        let said = exim.map(|exim| exim.print(&["config_file"])).transpose()?.and_then(Result::ok);
+        let said = said.map(|said| PathBuf::from(said.trim_end()));
         let by_place = || PLACES.into_iter().find(|place| Path::new(place).exists()).unwrap_or(COMPOSED);
         Ok(Facts {
             configuration: said.unwrap_or_else(|| by_place().into()),

@@ -29,6 +29,7 @@ use outgoingd_client::exim::{Configuration, EximError};
 use outgoingd_client::held::{Search, Stand};
 use parts::{Extent, extent};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub(crate) fn exim(tools: &mut Tools, verb: EximVerb) -> Result<(), Failure> {
 
 fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Failure> {
     let exim = Configuration::find(tools.program.as_deref())?;
-    let facts = Facts::gather(&exim)?;
+    let facts = Facts::gather(Some(&exim))?;
     if facts.home() != Home::DebianSplit {
         return tell_what_to_paste(tools, &exim, &facts, snippets);
     }
@@ -54,6 +55,8 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
     let changes = files::to_enable(snippets)?;
     let site = Site { exim: Some(exim.clone()), home: Home::DebianSplit, composes: true };
     if changes.is_empty() && debian::in_use(&exim)?.is_ok() {
+        // One that was killed behind its writing may not have told Exim.
+        debian::reload()?;
         return site.nothing_to_do(&mut tools.output, ENABLE);
     }
     let candidate = Candidate::compose(&changes).map_err(|error| unchanged(&error))?;
@@ -77,15 +80,17 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
     };
     let changes = files::to_disable()?;
     let composer = Path::new(home::COMPOSER).exists();
-    let facts = exim.as_ref().map(Facts::gather).transpose()?;
-    let home = facts.as_ref().map_or(Home::DebianSplit, Facts::home);
-    let own_lines = || facts.as_ref().map(OwnLines::of).unwrap_or_default();
+    let facts = Facts::gather(exim.as_ref())?;
+    let home = if exim.is_some() { facts.home() } else { Home::DebianSplit };
     let site = Site { composes: composer && home == Home::DebianSplit, exim, home };
-    let own = own_lines();
+    let own = OwnLines::of(&facts);
     if changes.is_empty() && site.is_without_us(&own)? {
         return site.nothing_to_do(&mut tools.output, DISABLE);
     }
-    if changes.is_empty() && (home != Home::DebianSplit || !own.sources.is_empty()) {
+    // Where nothing is composed of our files, other lines may lead to them.
+    if !own.sources.is_empty() && (changes.is_empty() || !site.composes)
+        || changes.is_empty() && home != Home::DebianSplit
+    {
         return Err(site.by_your_own_lines("nothing was changed", &own));
     }
     let _alone = alone()?;
@@ -116,7 +121,7 @@ fn disable(tools: &mut Tools, switch: Switch) -> Result<(), Failure> {
     if switch.dry_run {
         return Ok(());
     }
-    let own = own_lines();
+    let own = OwnLines::of(&facts);
     if site.is_without_us(&own)? { Ok(()) } else { Err(site.by_your_own_lines("our own files are gone", &own)) }
 }
 
@@ -171,8 +176,13 @@ impl Site {
         if output.json {
             return output.json(&self.row(command));
         }
-        let state = if command == ENABLE { "asks outgoingd already" } else { "does not ask outgoingd" };
-        output.text(&format!("Exim {state}: nothing to do\n"))
+        output.text(match (command, self.home) {
+            (ENABLE, Home::DebianSplit) => "Exim asks outgoingd already: nothing to do\n",
+            (ENABLE, _) => {
+                "all of outgoingd's parts are in Exim's configuration; outgoingctl doctor says whether they work\n"
+            }
+            _ => "Exim does not ask outgoingd: nothing to do\n",
+        })
     }
 
     fn row(&self, command: &'static str) -> Switched<'static> {
@@ -431,8 +441,14 @@ fn unchanged(failure: &Failure) -> Failure {
 fn alone() -> Result<File, Failure> {
     let failed = |source| files::cannot("lock", Path::new(files::CONF_D), source);
     let directory = File::open(files::CONF_D).map_err(failed)?;
-    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|errno| failed(errno.into()))?;
-    Ok(directory)
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(Errno::WOULDBLOCK) => {
+            let words = "another outgoingctl is at it, or waits for an answer: end that one first; nothing was changed";
+            Err(Failure::Some(words.to_owned()))
+        }
+        Err(errno) => Err(failed(errno.into())),
+    }
 }
 
 /// Lines of files, which are a terminal's to show and not to obey.
