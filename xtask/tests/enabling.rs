@@ -298,6 +298,13 @@ fn exim_is_reloaded_where_systemd_runs_it_and_a_reload_that_fails_puts_everythin
     systemctl("true")?;
     let said = site.ctl_behind(&systemd, &["exim", "enable", "--yes"])?;
     assert!(said.stdout.contains("Exim accepts its new configuration and was reloaded"), "{said:?}");
+    // What is there already may not have been told; but nothing is told for a try.
+    let reloads = || Ok::<_, anyhow::Error>(fs::read_to_string(&told)?.matches("reload exim4").count());
+    let before = reloads()?;
+    site.ctl_behind(&systemd, &["exim", "enable", "--dry-run"])?;
+    assert_eq!(reloads()?, before);
+    site.ctl_behind(&systemd, &["exim", "enable", "--yes"])?;
+    assert_eq!(reloads()?, before + 1);
     decides_right(&site.host)
 }
 

@@ -57,11 +57,12 @@ pub(super) struct Facts {
 
 impl Facts {
     /// Asks Exim and looks. An Exim that accepts nothing, or is none that we know of, does not say what it reads; the known places
-    /// say it then.
+    /// say it then. What Debian has composed, an Exim that is gone may have left.
     pub(super) fn gather(exim: Option<&Configuration>) -> Result<Facts, EximError> {
         let said = exim.map(|exim| exim.print(&["config_file"])).transpose()?.and_then(Result::ok);
         let said = said.map(|said| PathBuf::from(said.trim_end()));
-        let by_place = || PLACES.into_iter().find(|place| Path::new(place).exists()).unwrap_or(COMPOSED);
+        let is_read = |place: &&str| Path::new(place).exists() && (exim.is_some() || *place != COMPOSED);
+        let by_place = || PLACES.into_iter().find(is_read).unwrap_or_default();
         Ok(Facts {
             configuration: said.unwrap_or_else(|| by_place().into()),
             composer: Path::new(COMPOSER).exists(),

@@ -56,7 +56,9 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
     let site = Site { exim: Some(exim.clone()), home: Home::DebianSplit, composes: true };
     if changes.is_empty() && debian::in_use(&exim)?.is_ok() {
         // One that was killed behind its writing may not have told Exim.
-        debian::reload()?;
+        if !switch.dry_run {
+            debian::reload()?;
+        }
         return site.nothing_to_do(&mut tools.output, ENABLE);
     }
     let candidate = Candidate::compose(&changes).map_err(|error| unchanged(&error))?;
