@@ -2,9 +2,8 @@
 //!
 //! The way of a command: [`arguments`] says what can be typed, [`verbs`] asks the daemon, and Exim by way of [`held`],
 //! [`delivery`] and [`removal`]; [`token`] and [`api`] are for those who call functions of WHM; [`enabling`] switches Exim's side on
-//! and off, and [`doctor`] looks whether all of it works; [`show`] and [`rows`] make of
-//! what came back tables for people or JSON for programs, which [`output`] prints. Exit statuses are decided here and nowhere
-//! else.
+//! and off, and [`doctor`] looks whether all of it works; [`show`] and [`rows`] make of what came back tables for people or JSON
+//! for programs, which [`output`] prints. Exit statuses are decided here and nowhere else.
 
 mod arguments;
 

@@ -107,12 +107,8 @@ fn marks() -> [String; 2] {
 }
 
 fn smtp(tools: &mut Tools, report: &mut Report, side: &Side<'_>, heard: &Heard) -> Result<(), Failure> {
-    let rcpt_acl = match Acl::named(side, "acl_smtp_rcpt") {
-        Ok(Some(acl)) => Ok(acl),
-        Ok(None) => Err(Finding::ok("Exim takes no mail by SMTP: it has no acl_smtp_rcpt")),
-        Err(finding) => Err(finding),
-    };
-    let rcpt_acl = match rcpt_acl {
+    let none = || Finding::ok("Exim takes no mail by SMTP: it has no acl_smtp_rcpt");
+    let rcpt_acl = match Acl::named(side, "acl_smtp_rcpt").and_then(|acl| acl.ok_or_else(none)) {
         Ok(acl) => acl,
         Err(finding) => {
             return ["acl_smtp_mail", "acl_smtp_rcpt", "acl_smtp_rcpt, exim -bs"]
