@@ -1,6 +1,6 @@
 //! Who may do what on the administrators' side. The decision is pure; asking NSS for names and groups stands apart from it.
 
-use crate::config::Access;
+use crate::config::{Access, SWEEP_GROUP};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, User, getgrouplist};
 use outgoingd_client::protocol::message::Request;
@@ -27,6 +27,8 @@ pub struct Rules {
     pub admins: (HashSet<u32>, HashSet<u32>),
     /// User ids and group ids that may look.
     pub readers: (HashSet<u32>, HashSet<u32>),
+    /// Group ids that may look and record removals.
+    pub sweepers: HashSet<u32>,
     /// User ids that may present tokens.
     pub presenters: HashSet<u32>,
 }
@@ -40,6 +42,8 @@ pub enum Right {
     Present,
     /// Read what there is.
     Look,
+    /// Record what was removed from Exim's queue.
+    Sweep,
     /// Change it.
     Change,
 }
@@ -51,6 +55,8 @@ pub fn right(peer: &Peer, rules: &Rules) -> Right {
         |(users, groups): &(HashSet<u32>, HashSet<u32>)| users.contains(&peer.uid) || !groups.is_disjoint(&peer.groups);
     if peer.uid == 0 || among(&rules.admins) {
         Right::Change
+    } else if !rules.sweepers.is_disjoint(&peer.groups) {
+        Right::Sweep
     } else if among(&rules.readers) {
         Right::Look
     } else if rules.presenters.contains(&peer.uid) {
@@ -69,10 +75,9 @@ pub fn needed(request: &Request) -> Right {
         | Request::Clear { .. }
         | Request::Pass { .. }
         | Request::Import { .. }
-        | Request::Drop { .. }
-        | Request::Forget { .. }
         | Request::CreateToken { .. }
         | Request::RevokeToken { .. } => Right::Change,
+        Request::Drop { .. } | Request::Forget { .. } => Right::Sweep,
         Request::Status { .. }
         | Request::List { .. }
         | Request::Log { .. }
@@ -120,8 +125,11 @@ impl Rules {
         let admins = (ids(&access.admin_users, &mut unknown, user)?, ids(&access.admin_groups, &mut unknown, group)?);
         let readers =
             (ids(&access.reader_users, &mut unknown, user)?, ids(&access.reader_groups, &mut unknown, group)?);
+        let sweepers = ids(&access.sweep_groups, &mut unknown, group)?;
         let presenters = ids(&access.token_users, &mut unknown, user)?;
-        Ok((Rules { admins, readers, presenters }, unknown))
+        // The packages make it, and without them nobody is wrong who has not named it.
+        unknown.retain(|name| name != SWEEP_GROUP);
+        Ok((Rules { admins, readers, sweepers, presenters }, unknown))
     }
 }
 
@@ -150,7 +158,8 @@ mod tests {
     }
 
     fn rules() -> Rules {
-        Rules { admins: ([10].into(), [100].into()), readers: ([20].into(), [200].into()), presenters: [40].into() }
+        let (admins, readers) = (([10].into(), [100].into()), ([20].into(), [200].into()));
+        Rules { admins, readers, sweepers: [300].into(), presenters: [40].into() }
     }
 
     #[test]
@@ -164,10 +173,12 @@ mod tests {
         assert_eq!(right(&peer(11, &[7, 100]), &rules()), Right::Change);
         assert_eq!(right(&peer(20, &[]), &rules()), Right::Look);
         assert_eq!(right(&peer(21, &[200]), &rules()), Right::Look);
-        assert_eq!(right(&peer(30, &[300]), &rules()), Right::Nothing);
-        assert_eq!(right(&peer(40, &[300]), &rules()), Right::Present);
+        assert_eq!(right(&peer(20, &[300]), &rules()), Right::Sweep);
+        assert_eq!(right(&peer(30, &[400]), &rules()), Right::Nothing);
+        assert_eq!(right(&peer(40, &[400]), &rules()), Right::Present);
         // A user id is no group id.
         assert_eq!(right(&peer(100, &[10]), &rules()), Right::Nothing);
+        assert_eq!(right(&peer(300, &[]), &rules()), Right::Nothing);
     }
 
     #[test]
@@ -179,12 +190,12 @@ mod tests {
             Request::Clear { kind: Kind::Hold, subject: subject() },
             Request::Pass { message_id: subject() },
             Request::Import { flags: vec![] },
-            Request::Drop { dropped: vec![] },
-            Request::Forget { message_ids: vec![] },
             Request::CreateToken { name: subject(), functions: vec![], until: None },
             Request::RevokeToken { name: subject() },
         ];
         assert!(changes.iter().all(|request| needed(request) == Right::Change));
+        let removals = [Request::Drop { dropped: vec![] }, Request::Forget { message_ids: vec![] }];
+        assert!(removals.iter().all(|request| needed(request) == Right::Sweep));
         let looks = [
             Request::Status { subject: subject() },
             Request::List { kind: None, after: None },
@@ -208,15 +219,14 @@ mod tests {
         let access = Access {
             admin_users: vec!["root".into(), "no-such-user".into()],
             reader_groups: vec!["root".into()],
+            sweep_groups: vec!["root".into(), SWEEP_GROUP.into(), "no-such-group".into()],
             token_users: vec!["root".into(), "no-such-service".into()],
             ..Access::default()
         };
         let (rules, unknown) = Rules::resolve(&access).unwrap();
-        assert_eq!(
-            rules,
-            Rules { admins: ([0].into(), [].into()), readers: ([].into(), [0].into()), presenters: [0].into() }
-        );
-        assert_eq!(unknown, ["no-such-user", "no-such-service"]);
+        let (admins, readers) = (([0].into(), [].into()), ([].into(), [0].into()));
+        assert_eq!(rules, Rules { admins, readers, sweepers: [0].into(), presenters: [0].into() });
+        assert_eq!(unknown, ["no-such-user", "no-such-group", "no-such-service"]);
         assert!(Peer::identify(0, 0, 1).unwrap().groups.contains(&0));
         assert_eq!(Peer::identify(0, 0, 1).unwrap().name, "root");
     }

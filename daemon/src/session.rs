@@ -97,11 +97,11 @@ async fn session(
         }
         // Who may do nothing here is told so before anything is kept of what it sends.
         let (peer, right) = match requests.identify(&credentials).await {
-            Ok((peer, right @ (Right::Present | Right::Look | Right::Change))) => (peer, right),
             Ok((peer, Right::Nothing)) => {
                 return send(requests, &mut stream, deadline, Reply::Refused(not_permitted(&peer, Right::Nothing)))
                     .await;
             }
+            Ok(identified) => identified,
             Err(refusal) => return send(requests, &mut stream, deadline, Reply::Refused(refusal)).await,
         };
         let payload =
@@ -169,7 +169,7 @@ async fn watch(
             if looked_at.elapsed() >= RIGHT_HOLDS || !Arc::ptr_eq(&policy, &requests.policy()) {
                 (policy, looked_at) = (requests.policy(), Instant::now());
                 match requests.identify(credentials).await {
-                    Ok((_, Right::Look | Right::Change)) => {}
+                    Ok((_, right)) if right >= Right::Look => {}
                     Ok((peer, right)) => next = Err(not_permitted(&peer, right)),
                     Err(refusal) => next = Err(refusal),
                 }
@@ -250,6 +250,7 @@ async fn fill(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) ->
 fn not_permitted(peer: &Peer, right: Right) -> Refusal {
     let (may, where_to) = match right {
         Right::Look => ("may look but not change", "admin-users or admin-groups"),
+        Right::Sweep => ("may look and record removals, but not change", "admin-users or admin-groups"),
         Right::Present => ("may only do what a token is good for, and has presented none", "another of the lists"),
         Right::Nothing | Right::Change => {
             ("may neither look nor change", "one of the lists (token-users, if it is to present tokens)")

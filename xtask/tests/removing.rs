@@ -604,6 +604,34 @@ fn a_sweep_forgets_passes_of_messages_that_are_gone_and_keeps_the_others() -> Re
     Ok(())
 }
 
+#[test]
+fn exims_user_sweeps_if_it_comes_with_the_group_for_that_and_may_change_nothing_else() -> Result<()> {
+    let tables = "[held]\nmax-messages = 1\n[access]\nsweep-groups = ['games']";
+    let bed = Bed::configured(|daemon| daemon.for_everyone().tables(tables), |exim| exim)?;
+    bed.hold("alice")?;
+    let oldest = bed.exim.enqueue(&days_old("alice", 2))?;
+    let newest = bed.exim.enqueue(&days_old("alice", 1))?;
+    bed.must(&["pass", "--keep", "1rABCD-000abc-XY"])?;
+
+    let refused = bed.ctl_by_mere("Debian-exim", "Debian-exim", &["sweep"])?;
+    assert!(refused.code() == 77 && refused.stderr.contains("[access]"), "{refused:?}");
+    for arguments in [&["hold", "bob"][..], &["release", "--keep", "alice"], &["pass", "--keep", &oldest]] {
+        let refused = bed.ctl_by_mere("Debian-exim", "games", arguments)?;
+        assert!(refused.code() == 77 && refused.stderr.contains("admin-users"), "{arguments:?}: {refused:?}");
+    }
+    assert_eq!(bed.exim.ids()?, set([&oldest, &newest]));
+
+    let swept = bed.ctl_by_mere("Debian-exim", "games", &["sweep"])?;
+    assert_eq!(swept.code(), 0, "{swept:?}");
+    assert!(swept.stdout.ends_with("1 message removed\n"), "{swept:?}");
+    assert_eq!(bed.exim.ids()?, set([&newest]));
+    assert!(bed.daemon.must(&["--json", "stats"])?.contains(r#""passes":0"#));
+    let log = bed.daemon.must(&["--json", "log", "alice", "-n", "1"])?;
+    assert!(log.contains(r#""action":"drop""#) && log.contains(r#""by":"Debian-exim""#), "{log}");
+    assert_eq!(bed.exim.panic_log()?, "");
+    Ok(())
+}
+
 /// Local addresses: `list` leads outside; `alias` leads to `later`, whose mailbox is put off.
 const ADDRESSES: &str = "list:\n  driver = redirect\n  domains = +local_domains\n  local_parts = list\n  \
      data = friend@outside.test\n\

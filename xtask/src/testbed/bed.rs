@@ -124,6 +124,13 @@ impl Bed {
         self.ctl_behind(&["setpriv", "--reuid", user, "--regid", user, "--groups", group, "--"], arguments)
     }
 
+    /// The same as this user with this group instead of the user's own, and with no way to more rights than those two have.
+    pub fn ctl_by_mere(&self, user: &str, group: &str, arguments: &[&str]) -> Result<Finished> {
+        let ids = ["--reuid", user, "--regid", group, "--clear-groups"];
+        let wrapper = [&["setpriv"][..], &ids, &["--no-new-privs", "--bounding-set", "-all", "--"]].concat();
+        self.ctl_behind(&wrapper, arguments)
+    }
+
     fn ctl_behind(&self, wrapper: &[&str], arguments: &[&str]) -> Result<Finished> {
         let words = self.ctl_words(&self.public_ctl()?, arguments);
         self.exim.run_beside(&[wrapper, &borrowed(&words)].concat(), "")
