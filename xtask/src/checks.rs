@@ -21,15 +21,15 @@ pub enum Extent {
 }
 
 /// One command of cargo.
-struct Step {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
+struct Step<'a> {
+    name: &'a str,
+    arguments: &'a [&'a str],
+    environment: &'a [(&'a str, &'a str)],
     /// What a machine lacks if this step's command does not exist.
-    component: Option<&'static str>,
+    component: Option<&'a str>,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step<'_>; 5] = [
     Step { name: "formatting", arguments: &["fmt", "--all", "--check"], environment: &[], component: Some("rustfmt") },
     Step {
         name: "lints",
@@ -52,27 +52,30 @@ const STEPS: [Step; 5] = [
     },
 ];
 
-const SYSTEMD: Step = Step {
-    name: "packages on a systemd",
-    arguments: &["test", "-p", "xtask", "--locked", "--test", "systemd", "--", "--ignored"],
-    environment: &[],
-    component: None,
-};
+/// What the packages do on a system of a release of Debian.
+fn try_packages_on(release: &str) -> Result<()> {
+    timed(&format!("a system of {release} for guests"), || guest::tree(release).map(drop))?;
+    Step {
+        name: &format!("packages on a systemd of {release}"),
+        arguments: &["test", "-p", "xtask", "--locked", "--test", "systemd", "--", "--ignored"],
+        environment: &[(guest::RELEASE, release)],
+        component: None,
+    }
+    .run()
+}
 
 /// Runs all steps.
 pub fn run(extent: Extent) -> Result<()> {
     let started = Instant::now();
     timed("system packages", packages::install_missing)?;
     for step in &STEPS {
-        timed(step.name, || step.run())?;
+        step.run()?;
     }
     if extent == Extent::Everything {
         if packages::may_install() {
             timed("packages", dist::run)?;
-            timed("a system for guests", || {
-                packages::install_missing_to_boot().and_then(|()| guest::tree()).map(drop)
-            })?;
-            timed(SYSTEMD.name, || SYSTEMD.run())?;
+            timed("system packages for guests", packages::install_missing_to_boot)?;
+            guest::RELEASES.into_iter().try_for_each(try_packages_on)?;
         } else {
             eprintln!("NOT looked at: the packages, and what they do on a systemd, which takes root on a Debian");
         }
@@ -90,8 +93,12 @@ fn timed(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-impl Step {
+impl Step<'_> {
     fn run(&self) -> Result<()> {
+        timed(self.name, || self.succeed())
+    }
+
+    fn succeed(&self) -> Result<()> {
         if let Some(component) = self.component {
             self.check_component(component)?;
         }

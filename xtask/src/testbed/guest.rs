@@ -7,6 +7,7 @@
 //! Not as on a machine: control groups have no controllers, so that bounds on memory and tasks are not in force, and devices and
 //! `/sys` are not there to be protected.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,8 +28,12 @@ use crate::cargo::target_directory;
 /// What boots it.
 const BOOT: &str = include_str!("guest.sh");
 
-/// The release that the tree is made of.
-const RELEASE: &str = "bookworm";
+/// The releases of Debian that there are guests of: the one that the packages are built on, and the next one, with a later Exim and
+/// a later systemd.
+pub const RELEASES: [&str; 2] = ["bookworm", "trixie"];
+
+/// The environment variable that says of which of them a guest is; without it, of the first.
+pub const RELEASE: &str = "OUTGOINGD_GUEST";
 
 /// What is in the tree besides what every Debian has.
 const PACKAGES: &str = "systemd-sysv,dbus,libnss-systemd,procps,exim4-daemon-light,rpm";
@@ -51,7 +56,8 @@ pub struct Guest {
 impl Guest {
     /// Boots one.
     pub fn boot() -> Result<Self> {
-        let tree = tree()?;
+        let release = env::var(RELEASE);
+        let tree = tree(release.as_deref().unwrap_or(RELEASES[0]))?;
         let directory = public_directory()?;
         let console = directory.path().join("console");
         let mut boot = Command::new("unshare")
@@ -155,14 +161,13 @@ impl Drop for Guest {
     }
 }
 
-/// The minimal Debian that guests begin with, made where it is missing. Takes half a minute, once.
-pub fn tree() -> Result<PathBuf> {
+/// The minimal Debian that guests of a release begin with, made where it is missing. Takes half a minute, once.
+pub fn tree(release: &str) -> Result<PathBuf> {
     static MAKING: Mutex<()> = Mutex::new(());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let tree = target_directory()?.join("guest");
+    let tree = target_directory()?.join("guest").join(release);
     let made = tree.join("made");
-    let wanted = format!("{RELEASE} {PACKAGES}");
-    if fs::read_to_string(&made).is_ok_and(|text| text == wanted) {
+    if fs::read_to_string(&made).is_ok_and(|text| text == PACKAGES) {
         return Ok(tree.join("tree"));
     }
     if tree.exists() {
@@ -170,11 +175,11 @@ pub fn tree() -> Result<PathBuf> {
     }
     fs::create_dir_all(&tree)?;
     let status = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=minbase", &format!("--include={PACKAGES}"), RELEASE])
+        .args(["--quiet", "--variant=minbase", &format!("--include={PACKAGES}"), release])
         .arg(tree.join("tree"))
         .status()
         .context("could not run mmdebstrap")?;
     ensure!(status.success(), "mmdebstrap: {status}");
-    fs::write(made, wanted)?;
+    fs::write(made, PACKAGES)?;
     Ok(tree.join("tree"))
 }
