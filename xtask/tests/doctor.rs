@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use xtask::testbed::daemon::{DaemonBuilder, UNPRIVILEGED};
+use xtask::testbed::exim::version;
 use xtask::testbed::{Bed, Daemon, Finished, Host};
 
 /// A configuration with all parts at their places, and places at which a test puts what spoils it.
@@ -550,11 +551,15 @@ fn an_exim_whose_configuration_is_wrong_or_that_is_not_there_is_found() -> Resul
     assert!(wrong.field("Exim", "found").contains("no_such_option"), "{:#?}", wrong.lines);
     assert!(wrong.field("Exim", "advice").starts_with("mend Exim's configuration: "), "{:#?}", wrong.lines);
     assert!(wrong.field("Exim", "advice").ends_with("exim4 -bV"), "{:#?}", wrong.lines);
-    // Our part is named, and is not to blame.
+    // Our part is named, and is not to blame. Exim 4.100 takes an option twice.
     let twice = "hold_domains = other.test\n.include /usr/share/outgoingd/exim-snippets/main";
     let twice = examine_with(&spoilt(".include /usr/share/outgoingd/exim-snippets/main", twice))?;
-    assert!(twice.field("Exim", "found").contains("for the second time"), "{:#?}", twice.lines);
-    assert!(twice.field("Exim", "advice").starts_with("mend Exim's configuration: "), "{:#?}", twice.lines);
+    if version()? < (4, 100) {
+        assert!(twice.field("Exim", "found").contains("for the second time"), "{:#?}", twice.lines);
+        assert!(twice.field("Exim", "advice").starts_with("mend Exim's configuration: "), "{:#?}", twice.lines);
+    } else {
+        assert_eq!(twice.field("Exim", "result"), "ok", "{:#?}", twice.lines);
+    }
     let daemon = builder().start()?;
     let without = Diagnosis::new(&daemon.ctl(&["--json", "doctor"])?)?;
     assert_eq!((without.code, without.field("Exim", "result")), (1, "failed"));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tempfile::TempDir;
+use xtask::testbed::exim::version;
 use xtask::testbed::{Delivery, Exim, EximBuilder, Letter, Outside, RETRY_NEVER, public_directory};
 
 /// Older than anything in a configuration of these tests.
@@ -78,7 +79,9 @@ fn hold_domains_keeps_the_outside_copy_and_delivers_the_local_one_at_once() -> R
     let letter = Letter::new("alice@local.test", &["friend@outside.test", "bob@local.test"]);
     let id = exim.submit_as("alice", &letter, Delivery::AtOnce)?.accepted()?;
     let log = exim.log_of(&id)?;
-    assert!(log.iter().any(|line| line == "== friend@outside.test defer (-23): domain is held"), "{log:#?}");
+    let is_held =
+        |line: &String| line.starts_with("== friend@outside.test defer") && line.ends_with(": domain is held");
+    assert!(log.iter().any(is_held), "{log:#?}");
     assert_eq!(exim.mailbox("bob")?.len(), 1);
     assert_eq!(exim.queue()?[0].remaining, ["friend@outside.test"]);
     assert!(setup.outside.recipients().is_empty());
@@ -139,7 +142,8 @@ fn hold_domains_alone_is_skipped_for_the_first_message_that_is_chosen_by_recipie
 }
 
 #[test]
-fn hold_domains_alone_is_skipped_for_mail_that_follows_another_message_on_its_connection() -> Result<()> {
+fn hold_domains_alone_is_skipped_for_mail_that_follows_another_message_on_its_connection_before_exim_4_100()
+-> Result<()> {
     let setup = Setup::new()?;
     setup.release()?;
     let hold = setup.filled_in(HOLD_DOMAINS);
@@ -150,7 +154,8 @@ fn hold_domains_alone_is_skipped_for_mail_that_follows_another_message_on_its_co
     let other = Letter::new("carol@local.test", &["someone@outside.test"]);
     exim.submit_as("carol", &other, Delivery::Queued)?.accepted()?;
     exim.run_queue("-q")?;
-    assert_eq!(setup.outside.recipients(), ["someone@outside.test", "friend@later.test"]);
+    let got = ["someone@outside.test", "friend@later.test"];
+    assert_eq!(setup.outside.recipients(), if version()? < (4, 100) { &got[..] } else { &got[..1] });
     Ok(())
 }
 

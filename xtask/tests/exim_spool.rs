@@ -195,7 +195,8 @@ fn shape(exim: &Exim, id: &str) -> Result<Vec<String>> {
                     _ => shape.push(character),
                 }
             }
-            shape
+            // A later Exim may have a third number.
+            shape.replace("Exim 0.0.0)", "Exim 0.0)")
         })
         .collect())
 }

@@ -140,7 +140,9 @@ fn held_mail_is_not_carried_along_on_a_connection_that_another_senders_mail_has_
     bed.exim.submit_as("carol", &other, Delivery::Queued)?.accepted()?;
     bed.exim.run_queue("-q")?;
     let log = bed.exim.log_of(&held)?;
-    assert!(log.iter().any(|line| line.contains("R=outgoingd defer")), "it was not tried: {log:#?}");
+    // Exim 4.100 minds hold_domains there.
+    let tried = |line: &String| line.contains("R=outgoingd defer") || line.ends_with(": domain is held");
+    assert!(log.iter().any(tried), "it was not tried: {log:#?}");
     assert_eq!(bed.waiting(&held)?, ["friend@later.test"]);
     assert_eq!(bed.outside.recipients(), ["someone@outside.test"]);
     Ok(())

@@ -192,15 +192,31 @@ fn without_a_daemon_and_a_fallback_file_nobody_is_held() -> Result<()> {
 }
 
 #[test]
-fn a_fallback_file_that_cannot_be_read_keeps_mail_and_loses_none() -> Result<()> {
-    let mut stage = Stage::with(Behaviour::Silent)?;
+fn a_fallback_file_that_cannot_be_read_lets_nothing_out_and_loses_nothing() -> Result<()> {
+    let mut stage = Stage::with(Behaviour::verdicts(&[]))?;
+    let letter = Letter::new("sender@local.test", &["friend@outside.test"]);
+    let mut kept = vec![stage.exim.submit_as("erin", &letter, Delivery::Queued)?.accepted()?];
     stage.impostor = None;
     fs::remove_file(stage.fallback())?;
     fs::create_dir(stage.fallback())?;
-    let letter = Letter::new("sender@local.test", &["friend@outside.test"]);
-    let id = stage.exim.submit_as("erin", &letter, Delivery::Queued)?.accepted()?;
-    stage.exim.run_queue("-q")?;
-    assert!(stage.exim.queued(&id)?.is_some());
+    // Exim 4.96 takes what comes now. 4.98 does not, and says so: to a program by its status, to a client as a passing failure.
+    let by_program = stage.exim.submit_as("erin", &letter, Delivery::Queued)?;
+    if by_program.status == 0 {
+        kept.push(by_program.accepted()?);
+    }
+    let mut session = stage.exim.smtp()?;
+    session.login("erin")?;
+    let reply = session.send(&letter)?;
+    assert!(reply.is_positive() || reply.code == 451, "{reply:?}");
+    if reply.is_positive() {
+        kept.push(reply.queue_id()?);
+    }
+    for run in ["-q", "-qff"] {
+        stage.exim.run_queue(run)?;
+        for id in &kept {
+            assert!(stage.exim.queued(id)?.is_some(), "{run}: {kept:?}");
+        }
+    }
     assert!(stage.outside.recipients().is_empty());
     Ok(())
 }

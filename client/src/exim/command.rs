@@ -249,8 +249,8 @@ impl Said {
             let Some(entry) = entry else { continue };
             said.completed |= entry == "Completed";
             match entry.get(..3) {
-                Some("== ") => said.deferred = Some(reason(&entry)),
-                Some("** ") => said.failed = Some(reason(&entry)),
+                Some("== ") => said.deferred = Some(reason(&entry).to_owned()),
+                Some("** ") => said.failed = Some(reason(&entry).to_owned()),
                 _ => {}
             }
             said.last = Some(entry);
@@ -258,15 +258,16 @@ impl Said {
     }
 }
 
-/// From `== x@y R=router T=transport defer (-1): text` to `defer (-1): text`, and from `** x@y R=router: text` to `text`: what
-/// several recipients and messages have in common.
-fn reason(entry: &str) -> String {
-    let reason = match (entry.find(" defer ("), entry.find(": ")) {
-        (Some(defer), _) => &entry[defer + 1..],
+/// What several recipients and messages have in common: `defer (-1): text` of `== x@y R=router T=transport defer (-1): text`, which
+/// from Exim 4.100 on has no number, and `text` of `** x@y R=router: text`.
+fn reason(entry: &str) -> &str {
+    let ends = |at: usize| matches!(entry.as_bytes().get(at + " defer".len()), None | Some(b' ' | b':'));
+    let put_off = entry.match_indices(" defer").find(|(at, _)| entry.starts_with("== ") && ends(*at));
+    match (put_off, entry.find(": ")) {
+        (Some((at, _)), _) => &entry[at + 1..],
         (None, Some(colon)) => &entry[colon + 2..],
         (None, None) => entry,
-    };
-    reason.to_owned()
+    }
 }
 
 /// What Exim says about a message that it was to remove: `Message ID has been removed`, `Message ID is locked` and such.
@@ -350,4 +351,26 @@ pub(super) fn talk(command: &mut Command, words: String) -> io::Result<Output> {
 
 pub(super) fn unexpected(program: &Path, what: String) -> EximError {
     EximError::Unexpected { program: program.to_path_buf(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_recipient_waits_or_does_not_get_it_is_told_from_who_and_by_what() {
+        for (entry, why) in [
+            ("== a@x.test defer (-23): domain is held", "defer (-23): domain is held"),
+            ("== a@x.test <l@y.test> defer: domain is held", "defer: domain is held"),
+            ("== a@x.test R=deferred T=smtp defer H=x.test [::1]: 450 no", "defer H=x.test [::1]: 450 no"),
+            (
+                "== a@x.test R=r T=smtp defer (110) H=x.test [10.0.0.1]: Connection timed out",
+                "defer (110) H=x.test [10.0.0.1]: Connection timed out",
+            ),
+            ("** a@x.test R=r: no: we defer (and deny)", "no: we defer (and deny)"),
+            ("** a@x.test", "** a@x.test"),
+        ] {
+            assert_eq!(reason(entry), why);
+        }
+    }
 }

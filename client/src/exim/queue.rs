@@ -414,8 +414,8 @@ fn put_off_in(log: &str) -> Vec<String> {
         if !sent || !outcome.starts_with(['<', '(']) {
             continue;
         }
-        // Exim says so again of one that it has served already.
-        let which = if outcome.contains(" defer (") { &mut put_off } else { &mut done };
+        // Exim says so again of one that it has served already. A number stands behind the word, up to Exim 4.99.
+        let which = if outcome.split(' ').any(|word| word == "defer") { &mut put_off } else { &mut done };
         which.insert(address);
     }
     put_off.difference(&done).take(MOST_LED_TO).map(|address| (*address).to_owned()).collect()
@@ -571,12 +571,15 @@ mod tests {
             2026-11-21 14:07:10 b@out.test <list@local.test> R=r T=smtp defer (-44) H=out.test [::1]: 450 not now\n\
             2026-11-21 14:07:10.123 +0000 c@out.test <list@local.test> defer (-23): domain is held\n\
             2026-11-21 14:07:10 d@out.test <list@local.test> defer (-23): domain is held\n\
+            2026-11-21 14:07:10 e@out.test <list@local.test> defer: domain is held\n\
+            2026-11-21 14:07:10 f@out.test <list@local.test> R=r T=smtp defer H=out.test [::1]: 450 not now\n\
             2026-11-21 14:07:10 bob@local.test defer (-1): not now\n\
             2026-11-21 14:07:10 |/bin/x@y <bob@local.test> T=pipe defer (0): Child process returned 75\n\
             2026-11-21 14:07:11 a@out.test <list@local.test>: smtp transport succeeded\n\
             2026-11-21 14:07:11 d@out.test <list@local.test> R=r T=smtp: 550 no one here < defer (1): x\n\
+            2026-11-21 14:07:11 g@out.test <list@local.test> R=defer T=smtp: no: defer: x\n\
             2026-11-21 14:07:11 list@local.test: children all complete\n\ncut o";
-        assert_eq!(put_off_in(log), ["b@out.test", "c@out.test"]);
+        assert_eq!(put_off_in(log), ["b@out.test", "c@out.test", "e@out.test", "f@out.test"]);
     }
 
     #[test]

@@ -178,7 +178,9 @@ impl Trial<'_> {
     pub fn route(&self, address: &str) -> Result<(String, Vec<String>), EximError> {
         let answer = self.run(&["-d-all+route", "-bt", address], String::new())?;
         let [said, trace] = [&answer.stdout, &answer.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-        let called = trace.lines().filter_map(|line| line.strip_prefix("calling ")?.strip_suffix(" router"));
+        // Exim 4.98 does not indent what it traces here, 4.100 does.
+        let called =
+            trace.lines().filter_map(|line| line.trim_start().strip_prefix("calling ")?.strip_suffix(" router"));
         Ok((said.trim().to_owned(), called.map(str::to_owned).collect()))
     }
 

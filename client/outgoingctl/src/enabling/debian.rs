@@ -5,7 +5,7 @@
 
 use super::files::{CONF_D, Change, cannot};
 use super::home::{ANSWERS, COMPOSED, COMPOSER, DEBIAN};
-use super::parts::{OPTIONS, unused, value};
+use super::parts::{OPTIONS, set_twice, unused, value};
 use crate::Failure;
 use outgoingd_client::exim::Configuration;
 use std::fs;
@@ -129,11 +129,14 @@ pub(super) fn compose() -> Result<(), Failure> {
 
 /// Whether Exim uses our ACLs, our options and our router; if not, what is in the way.
 pub(super) fn in_use(exim: &Configuration) -> Result<Result<(), String>, Failure> {
-    let said = exim.print(&OPTIONS)?.map(|options| (options, exim.print(&["router_list"])));
-    let (options, routers) = match said {
-        Ok((options, routers)) => (options, routers?),
+    let said = exim.print(&OPTIONS)?.map(|options| (options, exim.print(&["router_list"]), exim.print(&["config"])));
+    let (options, routers, configuration) = match said {
+        Ok((options, routers, configuration)) => (options, routers?, configuration?),
         Err(said) => return Ok(Err(said)),
     };
+    if let Some(twice) = configuration.ok().and_then(|configuration| set_twice(&configuration)) {
+        return Ok(Err(twice));
+    }
     if let Some(what) = unused(&options) {
         return Ok(Err(what));
     }

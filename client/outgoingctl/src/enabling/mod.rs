@@ -66,7 +66,8 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
         return Err(refused_aside(&exim, &said)?);
     }
     if let Err(said) = candidate.in_use(&exim)? {
-        return Err(Failure::Some(format!("outgoingd would not be asked: {said}; nothing was changed")));
+        let advice = parts::advice(&said);
+        return Err(Failure::Some(format!("outgoingd would not be asked: {said}{advice}; nothing was changed")));
     }
     let difference = candidate.difference(&changes)?;
     let plan = Plan { command: ENABLE, difference, changes, waiting: None, put_back: Vec::new() };

@@ -64,6 +64,17 @@ pub(super) fn unused(printed: &str) -> Option<String> {
     Some(format!("{option} would be \"{theirs}\" and not {ours}: take it out where it is set, and {next} in {MACROS}"))
 }
 
+/// What Exim says of an option of ours that is set again: from 4.100 on it does not, and the last one counts.
+pub(super) fn set_twice(configuration: &str) -> Option<String> {
+    let main: Vec<&str> = configuration.lines().map(str::trim).take_while(|line| !line.starts_with("begin ")).collect();
+    let is_set_twice = |option: &&str| {
+        let sets = |line: &&&str| line.strip_prefix(*option).is_some_and(|rest| rest.trim_start().starts_with('='));
+        main.iter().filter(sets).count() > 1
+    };
+    let twice = OPTIONS.iter().chain(&["delay_warning_condition"]).find(|option| is_set_twice(option))?;
+    Some(format!("\"{twice}\" option set for the second time"))
+}
+
 /// What a Debian site does about what Exim says of our files.
 pub(super) fn advice(said: &str) -> &'static str {
     let about = |word: &str| said.contains(word);
@@ -202,6 +213,16 @@ mod tests {
         let said = unused(printed).unwrap();
         assert!(said.contains("acl_smtp_rcpt would be \"mine\"") && said.contains("MAIN_ACL_CHECK_RCPT"), "{said}");
         assert_eq!(unused(&printed.replace("mine", "acl_outgoingd_rcpt")), None);
+    }
+
+    #[test]
+    fn an_option_of_ours_that_is_set_twice_is_named_though_exim_takes_the_last() {
+        let ours = "# 3 \"x\"\nhold_domains = ours\ndelay_warning_condition = ours\nhold_domains_other = x\n";
+        let routers = "begin routers\na:\n  hold_domains = x\n";
+        assert_eq!(set_twice(&format!("{ours}{routers}")), None);
+        let said = |own: &str| set_twice(&format!("{own}{ours}{routers}"));
+        assert!(advice(&said("hold_domains = a.test\n").unwrap()).contains("OUTGOINGD_OTHER_HOLDS"));
+        assert!(advice(&said("delay_warning_condition=no\n").unwrap()).contains("OUTGOINGD_DELAY_WARNING"));
     }
 
     #[test]

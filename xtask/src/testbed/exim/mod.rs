@@ -44,6 +44,19 @@ pub const EXIM: &str = "/usr/sbin/exim4";
 /// The user that Debian's Exim runs as.
 pub const EXIM_USER: &str = "Debian-exim";
 
+/// Which Exim this system has, such as `(4, 96)`.
+pub fn version() -> Result<(u32, u32)> {
+    // Whatever it thinks of the system's configuration.
+    let said = Command::new(EXIM).arg("-bV").output()?.stdout;
+    let said = String::from_utf8_lossy(&said);
+    let number = said.lines().find_map(|line| line.strip_prefix("Exim version ")?.split(' ').next());
+    let mut parts = number.unwrap_or_default().split('.').map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
+        _ => bail!("{EXIM} does not say its version: {said}"),
+    }
+}
+
 /// The running server and its files.
 #[derive(Debug)]
 pub struct Exim {
