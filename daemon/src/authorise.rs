@@ -1,6 +1,6 @@
 //! Who may do what on the administrators' side. The decision is pure; asking NSS for names and groups stands apart from it.
 
-use crate::config::{Access, SWEEP_GROUP};
+use crate::config::Access;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, User, getgrouplist};
 use outgoingd_client::protocol::message::Request;
@@ -27,7 +27,7 @@ pub struct Rules {
     pub admins: (HashSet<u32>, HashSet<u32>),
     /// User ids and group ids that may look.
     pub readers: (HashSet<u32>, HashSet<u32>),
-    /// Group ids that may look and record removals.
+    /// Group ids that may look, record removals and forget passes.
     pub sweepers: HashSet<u32>,
     /// User ids that may present tokens.
     pub presenters: HashSet<u32>,
@@ -42,7 +42,7 @@ pub enum Right {
     Present,
     /// Read what there is.
     Look,
-    /// Record what was removed from Exim's queue.
+    /// Record what was removed from Exim's queue, and forget passes.
     Sweep,
     /// Change it.
     Change,
@@ -125,10 +125,11 @@ impl Rules {
         let admins = (ids(&access.admin_users, &mut unknown, user)?, ids(&access.admin_groups, &mut unknown, group)?);
         let readers =
             (ids(&access.reader_users, &mut unknown, user)?, ids(&access.reader_groups, &mut unknown, group)?);
-        let sweepers = ids(&access.sweep_groups, &mut unknown, group)?;
+        // The packages make the one that is the default, and nobody has named that who has no packages.
+        let by_default = access.sweep_groups == Access::default().sweep_groups;
+        let to_tell = if by_default { &mut Vec::new() } else { &mut unknown };
+        let sweepers = ids(&access.sweep_groups, to_tell, group)?;
         let presenters = ids(&access.token_users, &mut unknown, user)?;
-        // The packages make it, and without them nobody is wrong who has not named it.
-        unknown.retain(|name| name != SWEEP_GROUP);
         Ok((Rules { admins, readers, sweepers, presenters }, unknown))
     }
 }
@@ -219,7 +220,7 @@ mod tests {
         let access = Access {
             admin_users: vec!["root".into(), "no-such-user".into()],
             reader_groups: vec!["root".into()],
-            sweep_groups: vec!["root".into(), SWEEP_GROUP.into(), "no-such-group".into()],
+            sweep_groups: vec!["root".into(), "no-such-group".into()],
             token_users: vec!["root".into(), "no-such-service".into()],
             ..Access::default()
         };

@@ -15,9 +15,6 @@ pub const DEFAULT_PATH: &str = "/etc/outgoingd/outgoingd.toml";
 /// Longest path of a Unix socket that the kernel takes whole (unix(7): 108 bytes with the final NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// The group of `outgoingd-sweep.service`.
-pub const SWEEP_GROUP: &str = "outgoingd-sweep";
-
 /// Least that `held.max-age` may be: less is a slip, and costs mail.
 const SHORTEST_AGE: Duration = Duration::from_secs(60);
 
@@ -67,8 +64,8 @@ pub struct Access {
     pub reader_users: Vec<String>,
     /// Groups whose members may look.
     pub reader_groups: Vec<String>,
-    /// Groups whose members may look, and record what they have removed from Exim's queue. The default is the group that
-    /// `outgoingd-sweep.service` has, and need not exist.
+    /// Groups whose members may look, record what they have removed from Exim's queue, and forget passes. The default is the group
+    /// that `outgoingd-sweep.service` has, and need not exist.
     pub sweep_groups: Vec<String>,
     /// Users who may do what a token is good for that they present, such as that of the WHM service; nothing without one.
     pub token_users: Vec<String>,
@@ -205,7 +202,7 @@ impl Default for Access {
             admin_groups: Vec::new(),
             reader_users: Vec::new(),
             reader_groups: Vec::new(),
-            sweep_groups: vec![SWEEP_GROUP.to_owned()],
+            sweep_groups: vec!["outgoingd-sweep".to_owned()],
             token_users: Vec::new(),
         }
     }

@@ -250,7 +250,7 @@ async fn fill(stream: &mut UnixStream, received: &mut Vec<u8>, length: usize) ->
 fn not_permitted(peer: &Peer, right: Right) -> Refusal {
     let (may, where_to) = match right {
         Right::Look => ("may look but not change", "admin-users or admin-groups"),
-        Right::Sweep => ("may look and record removals, but not change", "admin-users or admin-groups"),
+        Right::Sweep => ("may look, record removals and forget passes, but not change", "admin-users or admin-groups"),
         Right::Present => ("may only do what a token is good for, and has presented none", "another of the lists"),
         Right::Nothing | Right::Change => {
             ("may neither look nor change", "one of the lists (token-users, if it is to present tokens)")

@@ -1,8 +1,9 @@
 //! Mail is removed from a real queue without a bounce: `outgoingctl drop`, `release --drop`, `suspend --drop` and `sweep`.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -562,10 +563,13 @@ fn a_sweep_removes_for_each_held_subject_the_oldest_over_its_bounds_and_nothing_
         ("bob", 0, true),
         ("bob", 0, true),
         ("new@shop.test", 9, true),
-        ("info@shop.test", 9, true),
-        ("free@elsewhere.test", 9, true),
     ] {
         enqueue(identity, days, stays)?;
+    }
+    bed.exim.run_queue("-q")?;
+    // What Exim has not tried yet, what is suspended, and what nothing stops.
+    for (identity, days) in [("alice", 4), ("info@shop.test", 9), ("free@elsewhere.test", 9)] {
+        enqueue(identity, days, true)?;
     }
     let before = (bed.exim.ids()?, trail(&bed)?);
     let tried = bed.must(&["--json", "sweep", "--dry-run"])?;
@@ -611,6 +615,7 @@ fn exims_user_sweeps_if_it_comes_with_the_group_for_that_and_may_change_nothing_
     bed.hold("alice")?;
     let oldest = bed.exim.enqueue(&days_old("alice", 2))?;
     let newest = bed.exim.enqueue(&days_old("alice", 1))?;
+    bed.exim.run_queue("-q")?;
     bed.must(&["pass", "--keep", "1rABCD-000abc-XY"])?;
 
     let refused = bed.ctl_by_mere("Debian-exim", "Debian-exim", &["sweep"])?;
@@ -638,6 +643,42 @@ const ADDRESSES: &str = "list:\n  driver = redirect\n  domains = +local_domains\
      alias:\n  driver = redirect\n  domains = +local_domains\n  local_parts = alias\n  data = later@local.test\n\
      later:\n  driver = redirect\n  domains = +local_domains\n  local_parts = later\n  allow_defer\n  \
      data = :defer: not now\n";
+
+#[test]
+fn mail_that_only_root_sees_to_be_local_is_not_swept_by_exims_user() -> Result<()> {
+    let private = tempfile::tempdir()?;
+    fs::set_permissions(private.path(), Permissions::from_mode(0o700))?;
+    fs::write(private.path().join("local.test"), "")?;
+    let mine = format!("domainlist mine = ${{if exists{{{}/$domain}}{{$domain}}}}", private.path().display());
+    let bed = Bed::configured(
+        |daemon| daemon.for_everyone().tables("[held]\nmax-messages = 1\n[access]\nsweep-groups = ['games']"),
+        |exim| exim.macros("OUTGOINGD_OUTSIDE = outside.test : !+mine").main(&mine).routers(ADDRESSES),
+    )?;
+    bed.hold("alice")?;
+    let hours_old = |hours, recipients: &[&str]| Queued::new("alice", recipients).age(HOUR * hours);
+    let outside = bed.exim.enqueue(&hours_old(5, &[FRIEND]))?;
+    let mut stay = BTreeSet::new();
+    for message in [
+        hours_old(4, &["later@local.test"]),
+        hours_old(3, &["later@local.test", FRIEND]),
+        hours_old(2, &["later@local.test"]),
+        hours_old(1, &[FRIEND]),
+    ] {
+        stay.insert(bed.exim.enqueue(&message)?);
+    }
+    bed.exim.run_queue("-q")?;
+    let ask = ["exim4", "-be", "${if match_domain{local.test}{!+mine}{outside}{here}}"];
+    let exims_user = ["setpriv", "--reuid", "Debian-exim", "--regid", "games", "--clear-groups", "--no-new-privs"];
+    for (user, answer) in [(&[][..], "here"), (&exims_user, "outside")] {
+        let said = bed.command_beside(&[user, &ask].concat()).output()?;
+        assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), answer);
+    }
+    let swept = bed.ctl_by_mere("Debian-exim", "games", &["sweep"])?;
+    assert_eq!(swept.code(), 0, "{swept:?}");
+    assert!(!bed.exim.ids()?.contains(&outside), "{swept:?}");
+    assert_eq!(bed.exim.ids()?, stay);
+    Ok(())
+}
 
 #[test]
 fn mail_of_a_held_sender_to_a_local_address_that_leads_outside_is_held_mail_for_every_command() -> Result<()> {
@@ -852,6 +893,7 @@ fn a_sweep_leaves_what_may_be_local_and_does_not_remove_other_mail_for_its_sake(
         let local = Queued::new("alice", &["bob@local.test"]).age(24 * HOUR * days);
         stay.insert(bed.exim.enqueue(&local)?);
     }
+    bed.exim.run_queue("-q")?;
     let swept = bed.ctl(&["sweep"])?;
     let over = "alice: 1 message is over its bounds\n";
     assert_eq!((swept.code(), swept.stdout), (1, format!("{over}1 message removed, 1 left\n")), "{}", swept.stderr);

@@ -267,11 +267,16 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
         return tools.output.note("neither held.max-age nor held.max-messages is set, so held mail stays");
     }
     let (search, now) = (of(&[], Stand::Held), moment::now());
+    // Nobody looks on, and Exim may be asked by a user who sees less than root. So what it has not kept back itself is left.
+    let counts = |message: &Message| message.doubt.is_some() || message.place.has_kept_back(&message.header.to_go);
     // What may be local takes nobody's place, and is counted by itself.
     let pile = |message: &Message| (through(message), message.doubt.is_some());
     let mut holds: BTreeMap<(String, bool), Hold> = BTreeMap::new();
     let Tools { client, recorder, output, .. } = tools;
     walk(client, output, &exim, search, |_, message| {
+        if !counts(&message) {
+            return Ok(());
+        }
         let pile = pile(&message);
         if !holds.contains_key(&pile) {
             let since = held_since(recorder, &pile.0)?.unwrap_or(now);
@@ -301,7 +306,8 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     let done = removal.remove(tools, &exim, search, why, &interrupt, |message| {
         let pile = pile(message);
         let hold = holds.get(&pile)?;
-        (hold.is_too_much(message.place.id) || hold.has_too_old(message, now, max_age)).then_some(pile.0)
+        let is_over = hold.is_too_much(message.place.id) || hold.has_too_old(message, now, max_age);
+        (is_over && counts(message)).then_some(pile.0)
     });
     removal.close(done, &mut tools.output, ("sweep", None), WAITS, &interrupt)
 }

@@ -350,16 +350,31 @@ impl Place {
     /// log, and nowhere else. None where Exim keeps no such logs (`message_logs`), or this one cannot be read.
     #[must_use]
     pub fn put_off(&self) -> Vec<String> {
+        put_off_in(&self.log())
+    }
+
+    /// Whether Exim has kept all of these addresses back since they are held, and has said so in the message's log. It says what
+    /// root sees, whoever asks now. No where there is no such log, or nothing was tried yet.
+    #[must_use]
+    pub fn has_kept_back(&self, addresses: &[String]) -> bool {
+        let log = self.log();
+        let kept_back = kept_back_in(&log);
+        addresses.iter().all(|address| kept_back.contains(&*as_routed(address)))
+    }
+
+    /// What could be read of the message's log.
+    fn log(&self) -> String {
         let split = self.directory.file_name().filter(|name| *name != INPUT);
         let input = if split.is_some() { self.directory.parent().unwrap_or(&self.directory) } else { &self.directory };
         // Beside the directory of the messages, and split as that is.
         let mut directory = input.with_file_name(LOGS);
         directory.extend(split);
-        let Some(log) = open_log(&directory, self.id) else { return Vec::new() };
         let mut text = Vec::new();
-        // What could be read of it counts.
-        let _ = log.take(LONGEST_LOG).read_to_end(&mut text);
-        put_off_in(&String::from_utf8_lossy(&text))
+        if let Some(log) = open_log(&directory, self.id) {
+            // What could be read of it counts.
+            let _ = log.take(LONGEST_LOG).read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Bytes of its body; none if it has left the queue.
@@ -395,27 +410,46 @@ fn open_log(directory: &Path, id: MessageId) -> Option<File> {
     file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
 }
 
-/// What a message's log says of that. Its lines have no marks, unlike those of the main log: date, time, address, the one of which it
-/// came in angle brackets, and what came of it.
-fn put_off_in(log: &str) -> Vec<String> {
-    let (mut put_off, mut done) = (BTreeSet::new(), BTreeSet::new());
-    for line in log.lines() {
-        let Some((_, entry)) = line.split_once(' ').and_then(|(_, line)| line.split_once(' ')) else { continue };
+/// What a message's log says of addresses: each with what came of it, and why. Its lines have no marks, unlike those of the main log:
+/// date, time, address, the one of which it came in angle brackets, and what came of it.
+fn fates(log: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    log.lines().filter_map(|line| {
+        let (_, entry) = line.split_once(' ').and_then(|(_, line)| line.split_once(' '))?;
         // A site may have the time zone behind the time (`log_timezone`).
         let entry = match entry.split_once(' ') {
             Some((zone, entry)) if zone.len() == 5 && zone.starts_with(['+', '-']) => entry,
             _ => entry,
         };
-        let (about, _) = entry.split_once(": ").unwrap_or((entry, ""));
-        let Some((address, outcome)) = about.split_once(' ') else { continue };
+        let (about, why) = entry.split_once(": ").unwrap_or((entry, ""));
+        let (address, outcome) = about.split_once(' ')?;
+        Some((address, outcome, why))
+    })
+}
+
+/// A number stands behind the word, up to Exim 4.99.
+fn is_put_off(outcome: &str) -> bool {
+    outcome.split(' ').any(|word| word == "defer")
+}
+
+/// The addresses that were held, by `hold_domains` or by the router of that name.
+fn kept_back_in(log: &str) -> BTreeSet<&str> {
+    let is_held = |outcome: &str, why| why == "domain is held" || outcome.split(' ').any(|word| word == "R=outgoingd");
+    let held = fates(log).filter(|(_, outcome, why)| is_put_off(outcome) && is_held(outcome, *why));
+    held.map(|(address, ..)| address).collect()
+}
+
+/// The addresses to which others have led, and that wait.
+fn put_off_in(log: &str) -> Vec<String> {
+    let (mut put_off, mut done) = (BTreeSet::new(), BTreeSet::new());
+    for (address, outcome, _) in fates(log) {
         // Not a pipe, a file or an automatic answer.
         let sent = address.contains('@') && !address.starts_with(['|', '/', '>']);
         // With `+all_parents`, those in between stand in front of it.
         if !sent || !outcome.starts_with(['<', '(']) {
             continue;
         }
-        // Exim says so again of one that it has served already. A number stands behind the word, up to Exim 4.99.
-        let which = if outcome.split(' ').any(|word| word == "defer") { &mut put_off } else { &mut done };
+        // Exim says so again of one that it has served already.
+        let which = if is_put_off(outcome) { &mut put_off } else { &mut done };
         which.insert(address);
     }
     put_off.difference(&done).take(MOST_LED_TO).map(|address| (*address).to_owned()).collect()
@@ -580,6 +614,20 @@ mod tests {
             2026-11-21 14:07:11 g@out.test <list@local.test> R=defer T=smtp: no: defer: x\n\
             2026-11-21 14:07:11 list@local.test: children all complete\n\ncut o";
         assert_eq!(put_off_in(log), ["b@out.test", "c@out.test", "e@out.test", "f@out.test"]);
+        assert!(kept_back_in(log).into_iter().eq(["a@out.test", "c@out.test", "d@out.test", "e@out.test"]));
+    }
+
+    #[test]
+    fn what_was_held_in_an_ordinary_attempt_and_in_a_forced_one_was_kept_back_and_nothing_else() {
+        let log = "2026-11-21 14:07:10 Received from alice@local.test U=root P=local S=326\n\
+            2026-11-21 14:07:10 a@out.test defer (-23): domain is held\n\
+            2026-11-21 14:07:10 b@out.test R=outgoingd defer (-1): outgoing mail of this sender is held\n\
+            2026-11-21 14:07:10 c@out.test R=outgoingd defer: failed to expand\n\
+            2026-11-21 14:07:10 d@out.test defer (-35): hold_domains lookup deferred\n\
+            2026-11-21 14:07:10 e@out.test R=local T=box defer (-22): domain is held up\n\
+            2026-11-21 14:07:10 f@out.test R=outgoingd: 550 no\n\
+            2026-11-21 14:07:10 g@out.test def";
+        assert!(kept_back_in(log).into_iter().eq(["a@out.test", "b@out.test", "c@out.test"]));
     }
 
     #[test]

@@ -134,11 +134,11 @@ pub(super) fn in_use(exim: &Configuration) -> Result<Result<(), String>, Failure
         Ok((options, routers, configuration)) => (options, routers?, configuration?),
         Err(said) => return Ok(Err(said)),
     };
-    if let Some(twice) = configuration.ok().and_then(|configuration| set_twice(&configuration)) {
-        return Ok(Err(twice));
-    }
     if let Some(what) = unused(&options) {
         return Ok(Err(what));
+    }
+    if let Some(twice) = configuration.ok().and_then(|configuration| set_twice(&configuration)) {
+        return Ok(Err(twice));
     }
     if !value(&options, "hold_domains").contains("acl_m_outgoingd_verdict") {
         return Ok(Err("hold_domains is not outgoingd's".to_owned()));

@@ -67,7 +67,7 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
     }
     if let Err(said) = candidate.in_use(&exim)? {
         let advice = parts::advice(&said);
-        return Err(Failure::Some(format!("outgoingd would not be asked: {said}{advice}; nothing was changed")));
+        return Err(Failure::Some(format!("not all of it would be in force: {said}{advice}; nothing was changed")));
     }
     let difference = candidate.difference(&changes)?;
     let plan = Plan { command: ENABLE, difference, changes, waiting: None, put_back: Vec::new() };

@@ -66,7 +66,8 @@ pub(super) fn unused(printed: &str) -> Option<String> {
 
 /// What Exim says of an option of ours that is set again: from 4.100 on it does not, and the last one counts.
 pub(super) fn set_twice(configuration: &str) -> Option<String> {
-    let main: Vec<&str> = configuration.lines().map(str::trim).take_while(|line| !line.starts_with("begin ")).collect();
+    let main = configuration.lines().map(str::trim).take_while(|line| !line.starts_with("begin "));
+    let main: Vec<&str> = main.map(|line| line.strip_prefix("hide ").unwrap_or(line).trim_start()).collect();
     let is_set_twice = |option: &&str| {
         let sets = |line: &&&str| line.strip_prefix(*option).is_some_and(|rest| rest.trim_start().starts_with('='));
         main.iter().filter(sets).count() > 1
@@ -85,6 +86,8 @@ pub(super) fn advice(said: &str) -> &'static str {
         "; take your line out, and put its value into OUTGOINGD_DELAY_WARNING in /etc/exim4/conf.d/main/000_localmacros"
     } else if twice && about("acl_not_smtp") {
         "; take your line out, and name your ACL in /etc/exim4/conf.d/main/000_localmacros: OUTGOINGD_NEXT_NOT_SMTP = NAME"
+    } else if twice && about("acl_smtp_") {
+        "; take your line out, and name your ACL in /etc/exim4/conf.d/main/000_localmacros: MAIN_ACL_CHECK_MAIL or MAIN_ACL_CHECK_RCPT = NAME"
     } else if about("MAIN_ACL_CHECK_") {
         "; move your definition of it to /etc/exim4/conf.d/main/000_localmacros"
     } else {
@@ -222,7 +225,9 @@ mod tests {
         assert_eq!(set_twice(&format!("{ours}{routers}")), None);
         let said = |own: &str| set_twice(&format!("{own}{ours}{routers}"));
         assert!(advice(&said("hold_domains = a.test\n").unwrap()).contains("OUTGOINGD_OTHER_HOLDS"));
-        assert!(advice(&said("delay_warning_condition=no\n").unwrap()).contains("OUTGOINGD_DELAY_WARNING"));
+        assert!(advice(&said("hide delay_warning_condition=no\n").unwrap()).contains("OUTGOINGD_DELAY_WARNING"));
+        let acls = "acl_smtp_rcpt = a\nacl_smtp_rcpt = b\n";
+        assert!(advice(&said(acls).unwrap()).contains("MAIN_ACL_CHECK_RCPT"));
     }
 
     #[test]
