@@ -7,9 +7,10 @@
 //! Both ends may change while that goes on. What is handed out was so when it was asked.
 
 use crate::client::{Client, Error};
-use crate::exim::{Domains, Exim, EximError, Header, MessageId, Place, QueueError};
+use crate::exim::{Domains, Exim, EximError, Header, MessageId, Place, PutOff, QueueError, as_routed};
 use crate::protocol::message::{Judgement, MAX_MESSAGES, MAX_SUBJECTS, Sent};
 use crate::protocol::text::{MAX_REQUEST, Verdict};
+use std::collections::HashSet;
 
 /// Messages, and recipients of theirs, that are in memory at the same time: thousands, since each time that Exim is asked about
 /// domains costs as much as reading hundreds of messages.
@@ -29,6 +30,8 @@ pub struct Message {
     pub judgement: Judgement,
     /// That Exim cannot say of a domain whether it is outside, and why: then this may be no mail of ours to remove.
     pub doubt: Option<String>,
+    /// Recipients on this host who have not got it yet. Removing the message would take it from them.
+    pub here: Vec<String>,
 }
 
 /// What a walk along the queue comes by.
@@ -169,19 +172,19 @@ impl<'a> Walk<'a> {
         };
         let judgement =
             judgement.unwrap_or(Judgement { verdict: Verdict::Ok, passed: false, through: None, covered: true });
-        Ok(Some(Message { place, header, judgement, doubt: None }))
+        Ok(Some(Message { place, header, judgement, doubt: None, here: Vec::new() }))
     }
 
-    /// What is in doubt about the recipients of a message that was found.
+    /// The same message with what Exim says of its recipients, as a walk has it.
     ///
     /// # Errors
     ///
     /// [`HeldError`]
-    pub fn doubt(&mut self, message: &Message) -> Result<Option<String>, HeldError> {
-        let mut one = [message.clone()];
+    pub fn examine(&mut self, message: Message) -> Result<Message, HeldError> {
+        let mut one = [message];
         self.keep_outside(&mut one)?;
         let [message] = one;
-        Ok(message.doubt)
+        Ok(message)
     }
 
     /// Those of the batch that are looked for.
@@ -196,27 +199,30 @@ impl<'a> Walk<'a> {
         let judged = batch.into_iter().zip(judgements);
         let mut chosen: Vec<Message> = judged
             .filter(|(_, judgement)| judgement.covered && search.of.fits(judgement))
-            .map(|((place, header), judgement)| Message { place, header, judgement, doubt: None })
+            .map(|((place, header), judgement)| Message { place, header, judgement, doubt: None, here: Vec::new() })
             .collect();
         self.keep_outside(&mut chosen)?;
         chosen.retain(|message| !message.header.to_go.is_empty());
         Ok(chosen)
     }
 
-    /// Keeps, of the recipients to go of each message, those who are outside, with what is in doubt.
+    /// Keeps, of the recipients to go of each message, those who are outside, with what is in doubt, and says who is here.
     fn keep_outside(&mut self, messages: &mut [Message]) -> Result<(), HeldError> {
-        let all: Vec<usize> = messages.iter().map(|message| message.header.to_go.len()).collect();
+        let all: Vec<Vec<String>> = messages.iter().map(|message| message.header.to_go.clone()).collect();
         let doubts = self.domains.keep_outside(messages.iter_mut().map(|message| &mut message.header.to_go))?;
         // A recipient here may have led to addresses outside, which is what waits then.
-        let led = messages.iter().zip(all).map(|(message, all)| {
-            let has_one_here = message.header.to_go.len() < all;
+        let led = messages.iter().zip(&all).map(|(message, all)| {
+            let has_one_here = message.header.to_go.len() < all.len();
             if has_one_here { message.place.put_off() } else { Vec::new() }
         });
-        let mut led: Vec<Vec<String>> = led.collect();
-        let more_doubts = self.domains.keep_outside(led.iter_mut())?;
-        let found = led.into_iter().zip(doubts.into_iter().zip(more_doubts));
-        for (message, (led, (doubt, more_doubt))) in messages.iter_mut().zip(found) {
-            message.header.to_go.extend(led);
+        let led: Vec<Vec<PutOff>> = led.collect();
+        let mut addresses: Vec<Vec<String>> =
+            led.iter().map(|led| led.iter().map(|put_off| put_off.address.clone()).collect()).collect();
+        let more_doubts = self.domains.keep_outside(addresses.iter_mut())?;
+        let found = all.into_iter().zip(led).zip(addresses).zip(doubts.into_iter().zip(more_doubts));
+        for (message, (((all, led), outside), (doubt, more_doubt))) in messages.iter_mut().zip(found) {
+            message.here = here(all, &message.header.to_go, &led, &outside);
+            message.header.to_go.extend(outside);
             message.doubt = doubt.or(more_doubt);
         }
         Ok(())
@@ -246,6 +252,22 @@ impl Message {
         // And the empty line between the two.
         Ok(self.place.body_size()?.map(|body| self.header.size + 1 + body))
     }
+}
+
+/// Of all recipients to go those who are not outside, and have not led to addresses outside alone.
+fn here(all: Vec<String>, to_go: &[String], led: &[PutOff], outside: &[String]) -> Vec<String> {
+    let outside: HashSet<&String> = outside.iter().collect();
+    let (led_outside, led_here): (Vec<&PutOff>, Vec<&PutOff>) =
+        led.iter().partition(|put_off| outside.contains(&put_off.address));
+    let names = |led: Vec<&PutOff>| led.into_iter().map(|put_off| put_off.of.clone()).collect::<HashSet<String>>();
+    let (led_outside, led_here) = (names(led_outside), names(led_here));
+    // In the same order, and some are left out.
+    let mut to_go = to_go.iter().peekable();
+    let is_here = |recipient: &String| {
+        let name = as_routed(recipient);
+        to_go.next_if_eq(&recipient).is_none() && (!led_outside.contains(&name) || led_here.contains(&name))
+    };
+    all.into_iter().filter(is_here).collect()
 }
 
 fn sent(id: MessageId, identity: &str) -> Sent {

@@ -96,8 +96,8 @@ impl Policy {
 }
 
 impl Loaded {
-    /// Reads everything; what cannot be read stays as it is in `config`, `accounts` and `owners`. Waits for disk and NSS.
-    fn load(overrides: &Overrides, config: Config, accounts: Arc<Accounts>, owners: &Owners) -> Loaded {
+    /// Reads everything; what cannot be read stays as it is in `config`, `known` and `owners`. Waits for disk and NSS.
+    fn load(overrides: &Overrides, config: Config, known: &Policy, owners: &Owners) -> Loaded {
         let mut wrong = Vec::new();
         let config = overrides.load().unwrap_or_else(|error| {
             wrong.push(error.to_string());
@@ -110,7 +110,7 @@ impl Loaded {
         let accounts = Accounts::load(&config.accounts).map_or_else(
             |error| {
                 wrong.push(error.to_string());
-                accounts
+                known.accounts.clone()
             },
             Arc::new,
         );
@@ -122,7 +122,11 @@ impl Loaded {
                 None
             }
         };
-        Loaded { policy: Policy::new(&config, accounts), config, owners, wrong }
+        let mut policy = Policy::new(&config, accounts);
+        if owners.is_none() {
+            policy.owners.clone_from(&known.owners);
+        }
+        Loaded { config, policy, owners, wrong }
     }
 }
 
@@ -136,12 +140,12 @@ impl Reloader {
     /// Reads everything again. What is wrong and was left as it was stands in the policy: nothing if all is well.
     pub async fn reload(&mut self) {
         let (overrides, config, owners) = (self.overrides.clone(), self.config.clone(), self.table.owners());
-        let accounts = self.policy.read().unwrap_or_else(PoisonError::into_inner).accounts.clone();
-        let known = accounts.clone();
-        let loading = tokio::task::spawn_blocking(move || Loaded::load(&overrides, config, accounts, &owners));
+        let known = self.policy.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let accounts = known.accounts.clone();
+        let loading = tokio::task::spawn_blocking(move || Loaded::load(&overrides, config, &known, &owners));
         let Loaded { config, mut policy, owners, mut wrong } = loading.await.unwrap_or_else(|error| Loaded {
             config: self.config.clone(),
-            policy: Policy::new(&self.config, known),
+            policy: Policy::new(&self.config, accounts),
             owners: None,
             wrong: vec![format!("cannot read the configuration again: {error}")],
         });

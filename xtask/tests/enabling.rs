@@ -205,6 +205,17 @@ fn who_is_not_root_is_told_so_before_anything() -> Result<()> {
 }
 
 #[test]
+fn a_value_that_the_site_sets_behind_our_back_is_told_with_what_to_do_when_it_is_enabled_again() -> Result<()> {
+    let site = Site::split()?;
+    let enabled = site.ctl(&["exim", "enable", "--yes"])?;
+    assert_eq!(enabled.code(), 0, "{enabled:?}");
+    append(&site.host.etc().join("conf.d/main/00_z_site"), "hold_domains = a.test\n")?;
+    let said = site.ctl(&["exim", "enable", "--yes"])?;
+    assert!(said.code() == 1 && said.stderr.contains("OUTGOINGD_OTHER_HOLDS"), "{said:?}");
+    Ok(())
+}
+
+#[test]
 fn a_value_that_the_site_has_set_itself_is_refused_in_exims_words_with_what_to_do() -> Result<()> {
     let guards = |own: &str| if own.contains("==") { (".ifdef MAIN_ACL_CHECK_RCPT\n", ".endif\n") } else { ("", "") };
     for (own, words, advice) in [

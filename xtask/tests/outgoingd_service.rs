@@ -108,6 +108,25 @@ fn a_configuration_that_is_replaced_is_read_without_a_word_from_anybody() -> Res
 }
 
 #[test]
+fn owners_that_cannot_be_read_when_they_are_named_leave_it_as_it_was_without_any() -> Result<()> {
+    let mut daemon = Daemon::builder().start()?;
+    let file = daemon.configuration();
+    let text = fs::read_to_string(&file)?;
+    let owners = text.lines().find(|line| line.starts_with("owners = ")).context("no owners")?;
+    fs::write(&file, text.replace(owners, ""))?;
+    daemon.restart()?;
+    fs::write(&file, text.replace(owners, "owners = '/nonexistent/owners'"))?;
+    // Once more, when that is what the configuration says already.
+    for subject in ["bob@shop.test", "carol@shop.test"] {
+        daemon.reload()?;
+        daemon.must(&["hold", subject])?;
+        let shown = status(&mut daemon)?;
+        assert!(shown.contains("/nonexistent/owners"), "{shown}");
+    }
+    Ok(())
+}
+
+#[test]
 fn accounts_and_owners_are_followed_and_a_wrong_list_keeps_the_last_good_one() -> Result<()> {
     let mut daemon = Daemon::builder().accounts(&["alice"]).owner("shop.test", "alice").start()?;
     daemon.must(&["hold", "alice"])?;

@@ -359,7 +359,10 @@ fn what_is_being_delivered_for_too_long_is_named_and_not_lost_and_does_not_keep_
     assert_eq!((by_subject.code(), by_subject.stdout.as_str()), (1, "alice: 0 messages removed, 1 left\n"));
     assert!(by_subject.stderr.contains(&format!("{id} is still on the queue: ")), "{by_subject:?}");
     assert!(by_subject.stderr.contains("locked"), "{by_subject:?}");
-    assert!(by_subject.stderr.ends_with("drop could not remove 1 message\n"), "{by_subject:?}");
+    assert!(
+        by_subject.stderr.ends_with("drop could not remove 1 message; what is left waits as before\n"),
+        "{by_subject:?}"
+    );
     assert_eq!(by_id.code(), 1, "{by_id:?}");
     assert!(by_id.stdout.contains(&format!(r#"{{"subject":"{id}","command":"drop","error":""#)), "{by_id:?}");
     assert!(by_id.stdout.ends_with("\"cause\":\"stuck\"}\n"), "{by_id:?}");
@@ -475,6 +478,83 @@ fn a_suspend_with_drop_that_is_interrupted_leaves_the_sender_held_and_nothing_bo
     bed.exim.run_queue("-qff")?;
     assert!(bed.exim.mailbox("alice")?.is_empty());
     assert_eq!(bed.must(&["suspend", "alice", "--drop"])?, "alice: suspended\nalice: 0 messages removed\n");
+    Ok(())
+}
+
+#[test]
+fn a_suspend_with_drop_that_cannot_remove_a_message_leaves_the_sender_held() -> Result<()> {
+    let bed = Bed::start()?;
+    let id = bed.exim.enqueue(&Queued::new("alice", &[FRIEND]))?;
+    bed.outside.stall();
+    let suspended = bed.exim.deliver_beside(&id, || {
+        bed.outside.wait_until_stalled(1)?;
+        let suspended = bed.ctl(&["suspend", "alice", "--drop"])?;
+        bed.outside.go_on();
+        Ok(suspended)
+    })?;
+    assert_eq!((suspended.code(), &*suspended.stdout), (1, "alice: 0 messages removed, 1 left\n"), "{suspended:?}");
+    assert!(suspended.stderr.ends_with("so that what is left neither leaves nor bounces\n"), "{suspended:?}");
+    assert!(bed.daemon.must(&["check", "alice"])?.starts_with("hold"));
+    assert_eq!(bed.must(&["suspend", "alice", "--drop"])?, "alice: suspended\nalice: 0 messages removed\n");
+    Ok(())
+}
+
+/// A message that Exim has not tried yet, to the outside and to bob, who is here.
+fn to_bob_too(bed: &Bed, identity: &str) -> Result<String> {
+    let letter = Letter::new("alice@local.test", &[FRIEND, "bob@local.test"]);
+    bed.exim.submit_as(identity, &letter, Delivery::Queued)?.accepted()
+}
+
+#[test]
+fn whoever_is_on_this_host_gets_what_is_held_before_it_is_removed() -> Result<()> {
+    let bed = Bed::start()?;
+    bed.hold("alice")?;
+    let mut letters = 0;
+    for command in [
+        &["drop", "--subject", "alice", "--yes"][..],
+        &["drop", "ID", "--yes"],
+        &["release", "alice", "--drop"],
+        &["suspend", "alice", "--drop"],
+    ] {
+        let id = to_bob_too(&bed, "alice")?;
+        let command = command.iter().map(|word| if *word == "ID" { &*id } else { word }).collect::<Vec<_>>();
+        bed.must(&command)?;
+        letters += 1;
+        assert_eq!(bed.exim.mailbox("bob")?.len(), letters, "{command:?}");
+        assert_eq!(bed.exim.ids()?, BTreeSet::new(), "{command:?}");
+    }
+    assert_eq!(bed.outside.recipients(), Vec::<String>::new());
+    assert!(bed.exim.mailbox("alice")?.is_empty(), "nothing bounced");
+    Ok(())
+}
+
+#[test]
+fn what_somebody_on_this_host_has_not_got_is_left_where_he_cannot_have_it_at_once() -> Result<()> {
+    let bed = Bed::configured(
+        |daemon| daemon.tables("[held]\nmax-messages = 1"),
+        |exim| exim.routers(ADDRESSES).retry(RETRY_AS_ON_DEBIAN),
+    )?;
+    let suspended = to_bob_too(&bed, "carol")?;
+    bed.suspend("carol", "call 555")?;
+    let letter = Letter::new("alice@local.test", &[FRIEND, "later@local.test"]);
+    let put_off = bed.exim.submit_as("alice", &letter, Delivery::Queued)?.accepted()?;
+    bed.hold("alice")?;
+    let untried = [to_bob_too(&bed, "alice")?, to_bob_too(&bed, "alice")?];
+    assert_eq!(bed.must(&["sweep"])?, "no held mail is over its bounds\n");
+    assert_eq!(bed.exim.ids()?, set([&suspended, &put_off, &untried[0], &untried[1]]));
+    for (subject, id, who, removed) in
+        [("carol", &suspended, "bob@local.test", 0), ("alice", &put_off, "later@local.test", 2)]
+    {
+        let dropped = bed.ctl(&["drop", "--subject", subject, "--yes"])?;
+        let said = format!("{id} was not removed: {who} is on this host and has not got it\n");
+        assert!(dropped.code() == 1 && dropped.stderr.contains(&said), "{dropped:?}");
+        assert!(dropped.stdout.starts_with(&format!("{subject}: {removed} messages removed, 1 left\n")), "{dropped:?}");
+        let dropped = bed.ctl(&["drop", id, "--yes"])?;
+        assert!(dropped.code() == 1 && dropped.stderr.contains(said.trim_end()), "{dropped:?}");
+    }
+    assert_eq!(bed.exim.ids()?, set([&suspended, &put_off]));
+    assert_eq!(bed.exim.mailbox("bob")?.len(), 2);
+    assert!(bed.outside.recipients().is_empty());
     Ok(())
 }
 
@@ -860,7 +940,7 @@ fn mail_to_a_domain_of_which_exim_cannot_say_whether_it_is_local_is_listed_and_n
         for id in [&alone, &both] {
             assert!(removed.stderr.contains(&format!("{id} was not removed: {DOUBT}")), "{removed:?}");
         }
-        assert!(removed.stderr.contains("2 messages, which may be local"), "{removed:?}");
+        assert!(removed.stderr.contains("2 messages, which are or may be local"), "{removed:?}");
         assert!(!bed.exim.ids()?.contains(&outside));
     }
     assert!(bed.daemon.must(&["check", "alice"])?.starts_with("hold"));

@@ -3,7 +3,8 @@
 //! The audit trail has it before Exim is told: what is removed must not be removed by nobody. Only messages that were on the queue
 //! when the command began are removed, so that a question that was answered was about all of them. A message that is being
 //! delivered in this moment is tried again for a while, and named if it stays. One that may be local, since Exim cannot say of a
-//! domain whether it is, is left and warned of.
+//! domain whether it is, or that somebody on this host has not got yet, is left and warned of. Of held ones Exim is told to serve
+//! those first: then what is left of the message is what is held.
 
 use crate::Failure;
 use crate::arguments::Consent;
@@ -12,11 +13,11 @@ use crate::output::Output;
 use crate::rows::{self, Forgotten};
 use crate::tools::{Refused, Tools, count, find, walk};
 use crate::{moment, show};
-use outgoingd_client::exim::{Exim, EximError, MessageId, Place, Removed};
+use outgoingd_client::exim::{Exim, EximError, Manner, MessageId, Place, Removed};
 use outgoingd_client::held::{Message, Search, Stand, Walk};
 use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
 use outgoingd_client::{Client, Error, Terms};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,7 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
     let (mut chosen, mut failed) = (Vec::new(), 0);
     let mut walk = Walk::new(&mut tools.client, &exim);
     for raw in message_ids {
-        match find_stopped(&mut walk, raw)? {
+        match find_stopped(&mut walk, &exim, raw)? {
             Ok(message) if chosen.iter().any(|other: &Message| other.place.id == message.place.id) => {}
             Ok(message) => chosen.push(message),
             Err(refused) => {
@@ -116,18 +117,32 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
 }
 
 /// The message that was named, if its sender is stopped and there is no doubt that it is one to remove.
-fn find_stopped(walk: &mut Walk<'_>, raw: &str) -> Result<Result<Message, Refused>, Failure> {
+fn find_stopped(walk: &mut Walk<'_>, exim: &Exim, raw: &str) -> Result<Result<Message, Refused>, Failure> {
     let message = match find(walk, raw, "removed")?.and_then(must_be_stopped) {
         Ok(message) => message,
         refused => return Ok(refused),
     };
+    let message = walk.examine(message)?;
     let id = message.place.id;
-    Ok(match walk.doubt(&message)? {
-        Some(doubt) => {
-            Err((format!("{id} was not removed: {doubt}; `exim -Mrm {id}` removes any message"), "doubtful"))
-        }
+    Ok(match must_stay(exim, &message)? {
+        Some(why) => Err((format!("{id} was not removed: {why}; `exim -Mrm {id}` removes any message"), "doubtful")),
         None => Ok(message),
     })
+}
+
+/// Why a message is not to be removed, if there is anything against it.
+fn must_stay(exim: &Exim, message: &Message) -> Result<Option<String>, Failure> {
+    if message.doubt.is_some() || message.here.is_empty() {
+        return Ok(message.doubt.clone());
+    }
+    let mut waiting = message.here.iter().collect::<Vec<_>>();
+    if Stand::Held.fits(&message.judgement) {
+        exim.deliver(&message.place, Manner::LikeQueueRun)?;
+        let header = message.place.read(&mut Vec::new()).map_err(EximError::from)?;
+        let to_go: HashSet<String> = header.into_iter().flat_map(|header| header.to_go).collect();
+        waiting.retain(|recipient| to_go.contains(*recipient));
+    }
+    Ok(waiting.first().map(|recipient| format!("{} is on this host and has not got it", show::safe(recipient))))
 }
 
 /// The message, if its sender is stopped.
@@ -231,20 +246,21 @@ fn clear_and_suspend(
     suspended: &mut bool,
 ) -> Result<(), Failure> {
     let subjects = [subject.to_owned()];
-    let mut clear = |tools: &mut Tools| {
+    let clear = |tools: &mut Tools, removal: &mut Removal| {
         let own = |_: &Message| Some(subject.to_owned());
         removal.remove(tools, exim, of(&subjects, Stand::Stopped), "suspend --drop", interrupt, own)
     };
-    clear(tools)?;
+    clear(tools, removal)?;
     // What came in meanwhile: little, so that next to nothing comes in while that is removed.
-    clear(tools)?;
-    if interrupt.came() && !*suspended {
+    clear(tools, removal)?;
+    // What is left would be bounced.
+    if !*suspended && (interrupt.came() || !removal.stuck.is_empty() || !removal.doubtful.is_empty()) {
         return Ok(());
     }
     let changed = tools.client.suspend(subject, terms)?;
     *suspended = true;
     tools.output.changed("suspend", "suspended", terms.until, &changed)?;
-    clear(tools)
+    clear(tools, removal)
 }
 
 /// What a sweep does.
@@ -268,7 +284,9 @@ pub(crate) fn sweep(tools: &mut Tools, what: Sweep) -> Result<(), Failure> {
     }
     let (search, now) = (of(&[], Stand::Held), moment::now());
     // Nobody looks on, and Exim may be asked by a user who sees less than root. So what it has not kept back itself is left.
-    let counts = |message: &Message| message.doubt.is_some() || message.place.has_kept_back(&message.header.to_go);
+    let counts = |message: &Message| {
+        message.here.is_empty() && (message.doubt.is_some() || message.place.has_kept_back(&message.header.to_go))
+    };
     // What may be local takes nobody's place, and is counted by itself.
     let pile = |message: &Message| (through(message), message.doubt.is_some());
     let mut holds: BTreeMap<(String, bool), Hold> = BTreeMap::new();
@@ -399,7 +417,7 @@ struct Removal {
     stuck: Vec<(Place, String)>,
     /// Of whom these are is not known.
     unreadable: u64,
-    /// Left alone, since Exim cannot say whether they are local.
+    /// Left alone, since they are not, or may not be, for the outside alone.
     doubtful: BTreeSet<MessageId>,
 }
 
@@ -431,8 +449,9 @@ impl Removal {
         };
         let unreadable = walk(client, output, exim, search, |output, message| {
             let Some(subject) = of_whom(&message) else { return Ok(()) };
-            if let Some(doubt) = &message.doubt {
-                return self.leave(message.place.id, doubt, output);
+            let asked_to_end = interrupt.came() && !message.here.is_empty();
+            if let Some(why) = if asked_to_end { None } else { must_stay(exim, &message)? } {
+                return self.leave(message.place.id, &why, output);
             }
             self.doubtful.remove(&message.place.id);
             *whose.entry(subject).or_default() += 1;
@@ -445,9 +464,9 @@ impl Removal {
         if tried_before { Ok(()) } else { self.try_again(exim, interrupt) }
     }
 
-    /// Leaves a message alone of which it is not sure that it is held mail, and says so once.
-    fn leave(&mut self, id: MessageId, doubt: &str, output: &mut Output) -> Result<(), Failure> {
-        if self.doubtful.insert(id) { output.warn(&format!("{id} was not removed: {doubt}")) } else { Ok(()) }
+    /// Leaves a message alone, and says why, once.
+    fn leave(&mut self, id: MessageId, why: &str, output: &mut Output) -> Result<(), Failure> {
+        if self.doubtful.insert(id) { output.warn(&format!("{id} was not removed: {why}")) } else { Ok(()) }
     }
 
     /// Has Exim remove some, unless we were asked to end.
@@ -518,13 +537,13 @@ impl Removal {
         let failure = if interrupt.came() {
             Failure::Interrupted(format!("{command} was interrupted; {left}"))
         } else if stuck > 0 {
-            Failure::Some(format!("{command} could not remove {}", show::messages(stuck as u64)))
+            Failure::Some(format!("{command} could not remove {}; {left}", show::messages(stuck as u64)))
         } else if self.unreadable > 0 {
             let messages = show::messages(self.unreadable);
             Failure::Some(format!("{command} could not read {messages}, and of whom they are is not known; {left}"))
         } else if !self.doubtful.is_empty() {
             let messages = show::messages(self.doubtful.len() as u64);
-            Failure::Some(format!("{command} did not remove {messages}, which may be local; {left}"))
+            Failure::Some(format!("{command} did not remove {messages}, which are or may be local; {left}"))
         } else {
             return Ok(());
         };

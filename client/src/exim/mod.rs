@@ -17,5 +17,6 @@ pub use configuration::Configuration;
 pub use domains::Domains;
 pub use header::{Header, HeaderError};
 pub use id::{MessageId, NoMessageId};
-pub use queue::{Messages, Place, Queue, QueueError, QueueName};
+pub(crate) use queue::as_routed;
+pub use queue::{Messages, Place, PutOff, Queue, QueueError, QueueName};
 pub use trial::{Caller, Session, Trial, statements};

@@ -13,7 +13,7 @@ use super::header::{Header, HeaderError};
 use super::id::MessageId;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::fs::{DirEntry, File, ReadDir, read_dir};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,15 @@ pub struct Queue {
 
 /// The name of a named queue; none: the one without a name.
 pub type QueueName = Option<Arc<str>>;
+
+/// An address to which a recipient has led, by an alias or a list, and that Exim has put off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    /// It.
+    pub address: String,
+    /// The recipient, its domain in lower case.
+    pub of: String,
+}
 
 /// A message on the queue.
 #[derive(Clone, Debug)]
@@ -349,7 +358,7 @@ impl Place {
     /// The addresses to which its recipients have led, by aliases and lists, and that Exim has put off: they stand in the message's
     /// log, and nowhere else. None where Exim keeps no such logs (`message_logs`), or this one cannot be read.
     #[must_use]
-    pub fn put_off(&self) -> Vec<String> {
+    pub fn put_off(&self) -> Vec<PutOff> {
         put_off_in(&self.log())
     }
 
@@ -439,8 +448,8 @@ fn kept_back_in(log: &str) -> BTreeSet<&str> {
 }
 
 /// The addresses to which others have led, and that wait.
-fn put_off_in(log: &str) -> Vec<String> {
-    let (mut put_off, mut done) = (BTreeSet::new(), BTreeSet::new());
+fn put_off_in(log: &str) -> Vec<PutOff> {
+    let (mut put_off, mut done) = (BTreeMap::new(), BTreeSet::new());
     for (address, outcome, _) in fates(log) {
         // Not a pipe, a file or an automatic answer.
         let sent = address.contains('@') && !address.starts_with(['|', '/', '>']);
@@ -449,14 +458,20 @@ fn put_off_in(log: &str) -> Vec<String> {
             continue;
         }
         // Exim says so again of one that it has served already.
-        let which = if is_put_off(outcome) { &mut put_off } else { &mut done };
-        which.insert(address);
+        if is_put_off(outcome) {
+            // With `+all_parents`, the one that the message is for stands last.
+            let of = outcome.split(['<', '>']).nth(1).unwrap_or_default();
+            put_off.insert(address, of);
+        } else {
+            done.insert(address);
+        }
     }
-    put_off.difference(&done).take(MOST_LED_TO).map(|address| (*address).to_owned()).collect()
+    let waiting = put_off.into_iter().filter(|(address, _)| !done.contains(address)).take(MOST_LED_TO);
+    waiting.map(|(address, of)| PutOff { address: address.to_owned(), of: as_routed(of) }).collect()
 }
 
 /// The recipient as Exim names it once it has routed it, and in the journal only so: its domain in lower case.
-fn as_routed(recipient: &str) -> String {
+pub(crate) fn as_routed(recipient: &str) -> String {
     match recipient.rsplit_once('@') {
         Some((local_part, domain)) => format!("{local_part}@{}", domain.to_ascii_lowercase()),
         None => recipient.to_owned(),
@@ -613,7 +628,16 @@ mod tests {
             2026-11-21 14:07:11 d@out.test <list@local.test> R=r T=smtp: 550 no one here < defer (1): x\n\
             2026-11-21 14:07:11 g@out.test <list@local.test> R=defer T=smtp: no: defer: x\n\
             2026-11-21 14:07:11 list@local.test: children all complete\n\ncut o";
-        assert_eq!(put_off_in(log), ["b@out.test", "c@out.test", "e@out.test", "f@out.test"]);
+        let put_off = put_off_in(log);
+        assert!(put_off.iter().map(|put_off| &*put_off.address).eq([
+            "b@out.test",
+            "c@out.test",
+            "e@out.test",
+            "f@out.test"
+        ]));
+        assert!(put_off.iter().all(|put_off| put_off.of == "list@local.test"));
+        let parents = "2026-11-21 14:07:10 a@out.test (b@local.test) <List@Local.test> defer (-23): domain is held\n";
+        assert_eq!(put_off_in(parents)[0].of, "List@local.test");
         assert!(kept_back_in(log).into_iter().eq(["a@out.test", "c@out.test", "d@out.test", "e@out.test"]));
     }
 

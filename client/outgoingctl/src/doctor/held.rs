@@ -135,8 +135,11 @@ fn router(side: &Side<'_>) -> Result<Finding, EximError> {
     Ok(match &routers[..place] {
         [] => Finding::ok("first of all, and keeps a held sender's mail in forced deliveries"),
         before => {
-            let found =
-                format!("{} before {ROUTER}: not for {REHEARSAL_DOMAIN}, but for which others?", before.join(", "));
+            let found = format!(
+                "{} before {ROUTER}: where one of them takes an outside address, suspended mail on the queue leaves, and held mail in a \
+                 forced delivery",
+                before.join(", ")
+            );
             Finding::warning(found, advice)
         }
     })

@@ -12,6 +12,9 @@ use outgoingd_client::protocol::REHEARSAL_DOMAIN;
 /// The variable in which the ACLs keep the verdict.
 const VERDICT: &str = "acl_m_outgoingd_verdict";
 
+/// With which a control is for mail that is not held.
+const NOT_HELD: &str = "condition = ${if !eq{$acl_m_outgoingd_verdict}{hold}}";
+
 pub(super) fn look(tools: &mut Tools, report: &mut Report, side: &Side<'_>, heard: &Heard) -> Result<(), Failure> {
     if heard.origin.as_deref() != Ok(side.identity) {
         let whom = heard.origin.as_ref().map_or_else(Clone::clone, |whom| format!("\"{whom}\""));
@@ -203,7 +206,7 @@ fn not_smtp(side: &Side<'_>) -> Result<Finding, Finding> {
 /// Nothing sends mail on while it comes in, before it can be held.
 fn cutthrough(side: &Side<'_>) -> Result<Finding, EximError> {
     let statements = side.exim.acl_statements()?;
-    let statement = statements.iter().find(|text| text.contains("cutthrough_delivery") && !text.contains(VERDICT));
+    let statement = statements.iter().find(|text| sends_held_mail_on(text));
     Ok(match statement {
         None => Finding::ok("no ACL sends mail on before it can be held"),
         Some(statement) => Finding::warning(
@@ -211,14 +214,30 @@ fn cutthrough(side: &Side<'_>) -> Result<Finding, EximError> {
                 "\"{}\" sends mail on while it comes in, held or not, where it is for mail with a login",
                 shortened(statement)
             ),
-            format!("give it the condition ${{if !eq{{${VERDICT}}}{{hold}}}}"),
+            format!("give it {NOT_HELD}, in a line before the control"),
         ),
     })
+}
+
+/// Whether a statement does so, and without our condition in front of it: what stands behind a control comes too late for it.
+fn sends_held_mail_on(statement: &str) -> bool {
+    let before = statement.split_once("cutthrough_delivery").map(|(before, _)| before);
+    before.is_some_and(|before| !before.contains(NOT_HELD))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_condition_counts_in_front_of_the_control_alone() {
+        let control = "control = cutthrough_delivery";
+        assert!(sends_held_mail_on(&format!("warn authenticated = * {control}")));
+        assert!(sends_held_mail_on(&format!("warn authenticated = * {control} {NOT_HELD}")));
+        assert!(sends_held_mail_on(&format!("warn {} {control}/defer=pass", NOT_HELD.replace("hold", "suspend"))));
+        assert!(!sends_held_mail_on(&format!("warn authenticated = * {NOT_HELD} {control}")));
+        assert!(!sends_held_mail_on("accept"));
+    }
 
     #[test]
     fn what_accepts_before_ours_is_told_with_its_conditions() {

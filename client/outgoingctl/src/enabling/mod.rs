@@ -54,16 +54,16 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
     let _alone = alone()?;
     let changes = files::to_enable(snippets)?;
     let site = Site { exim: Some(exim.clone()), home: Home::DebianSplit, composes: true };
+    let candidate = Candidate::compose(&changes).map_err(|error| unchanged(&error))?;
+    if let Err(said) = candidate.accepted(&exim)? {
+        return Err(refused_aside(&exim, &said)?);
+    }
     if changes.is_empty() && debian::in_use(&exim)?.is_ok() {
         // One that was killed behind its writing may not have told Exim.
         if !switch.dry_run {
             debian::reload()?;
         }
         return site.nothing_to_do(&mut tools.output, ENABLE);
-    }
-    let candidate = Candidate::compose(&changes).map_err(|error| unchanged(&error))?;
-    if let Err(said) = candidate.accepted(&exim)? {
-        return Err(refused_aside(&exim, &said)?);
     }
     if let Err(said) = candidate.in_use(&exim)? {
         let advice = parts::advice(&said);
