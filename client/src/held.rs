@@ -252,6 +252,26 @@ impl Message {
         // And the empty line between the two.
         Ok(self.place.body_size()?.map(|body| self.header.size + 1 + body))
     }
+
+    /// Those of [`Message::here`] who have not got it after another attempt. One who has led to outside addresses that were kept back
+    /// stays among the recipients, and is none of them.
+    ///
+    /// # Errors
+    ///
+    /// The queue cannot be read.
+    pub fn still_here(&self) -> Result<Vec<String>, QueueError> {
+        let header = self.place.read(&mut Vec::new())?;
+        let to_go: HashSet<String> = header.into_iter().flat_map(|header| header.to_go).collect();
+        let led = self.place.put_off();
+        let led_outside = |recipient: &str| {
+            let name = as_routed(recipient);
+            let addresses = led.iter().filter(|put_off| put_off.of == name).map(|put_off| put_off.address.clone());
+            let addresses: Vec<String> = addresses.collect();
+            !addresses.is_empty() && self.place.has_kept_back(&addresses)
+        };
+        let waits = |recipient: &&String| to_go.contains(*recipient) && !led_outside(recipient);
+        Ok(self.here.iter().filter(waits).cloned().collect())
+    }
 }
 
 /// Of all recipients to go those who are not outside, and have not led to addresses outside alone.

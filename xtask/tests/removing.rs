@@ -499,29 +499,33 @@ fn a_suspend_with_drop_that_cannot_remove_a_message_leaves_the_sender_held() -> 
     Ok(())
 }
 
-/// A message that Exim has not tried yet, to the outside and to bob, who is here.
-fn to_bob_too(bed: &Bed, identity: &str) -> Result<String> {
-    let letter = Letter::new("alice@local.test", &[FRIEND, "bob@local.test"]);
+/// A message that Exim has not tried yet, to the outside and to somebody here.
+fn to(bed: &Bed, here: &str, identity: &str) -> Result<String> {
+    let letter = Letter::new("alice@local.test", &[FRIEND, here]);
     bed.exim.submit_as(identity, &letter, Delivery::Queued)?.accepted()
 }
 
 #[test]
 fn whoever_is_on_this_host_gets_what_is_held_before_it_is_removed() -> Result<()> {
-    let bed = Bed::start()?;
-    bed.hold("alice")?;
-    let mut letters = 0;
-    for command in [
-        &["drop", "--subject", "alice", "--yes"][..],
-        &["drop", "ID", "--yes"],
-        &["release", "alice", "--drop"],
-        &["suspend", "alice", "--drop"],
-    ] {
-        let id = to_bob_too(&bed, "alice")?;
-        let command = command.iter().map(|word| if *word == "ID" { &*id } else { word }).collect::<Vec<_>>();
-        bed.must(&command)?;
-        letters += 1;
-        assert_eq!(bed.exim.mailbox("bob")?.len(), letters, "{command:?}");
-        assert_eq!(bed.exim.ids()?, BTreeSet::new(), "{command:?}");
+    let list = ADDRESSES.replace("data = friend@outside.test", "data = ann@outside.test, bob@local.test");
+    let bed = Bed::varied(|exim| exim.routers(&list))?;
+    for (here, mailbox) in [("bob@local.test", "bob"), ("list@local.test", "list")] {
+        let mut letters = 0;
+        for command in [
+            &["drop", "--subject", "alice", "--yes"][..],
+            &["drop", "ID", "--yes"],
+            &["release", "alice", "--drop"],
+            &["suspend", "alice", "--drop"],
+        ] {
+            bed.hold("alice")?;
+            let id = to(&bed, here, "alice")?;
+            let command = command.iter().map(|word| if *word == "ID" { &*id } else { word }).collect::<Vec<_>>();
+            bed.must(&command)?;
+            letters += 1;
+            assert_eq!(bed.exim.mailbox(mailbox)?.len(), letters, "{here}: {command:?}");
+            assert_eq!(bed.exim.ids()?, BTreeSet::new(), "{here}: {command:?}");
+        }
+        bed.unsuspend("alice")?;
     }
     assert_eq!(bed.outside.recipients(), Vec::<String>::new());
     assert!(bed.exim.mailbox("alice")?.is_empty(), "nothing bounced");
@@ -534,12 +538,11 @@ fn what_somebody_on_this_host_has_not_got_is_left_where_he_cannot_have_it_at_onc
         |daemon| daemon.tables("[held]\nmax-messages = 1"),
         |exim| exim.routers(ADDRESSES).retry(RETRY_AS_ON_DEBIAN),
     )?;
-    let suspended = to_bob_too(&bed, "carol")?;
+    let suspended = to(&bed, "bob@local.test", "carol")?;
     bed.suspend("carol", "call 555")?;
-    let letter = Letter::new("alice@local.test", &[FRIEND, "later@local.test"]);
-    let put_off = bed.exim.submit_as("alice", &letter, Delivery::Queued)?.accepted()?;
+    let put_off = to(&bed, "later@local.test", "alice")?;
     bed.hold("alice")?;
-    let untried = [to_bob_too(&bed, "alice")?, to_bob_too(&bed, "alice")?];
+    let untried = [to(&bed, "bob@local.test", "alice")?, to(&bed, "bob@local.test", "alice")?];
     assert_eq!(bed.must(&["sweep"])?, "no held mail is over its bounds\n");
     assert_eq!(bed.exim.ids()?, set([&suspended, &put_off, &untried[0], &untried[1]]));
     for (subject, id, who, removed) in

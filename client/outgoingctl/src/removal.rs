@@ -17,7 +17,7 @@ use outgoingd_client::exim::{Exim, EximError, Manner, MessageId, Place, Removed}
 use outgoingd_client::held::{Message, Search, Stand, Walk};
 use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
 use outgoingd_client::{Client, Error, Terms};
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,12 +135,10 @@ fn must_stay(exim: &Exim, message: &Message) -> Result<Option<String>, Failure> 
     if message.doubt.is_some() || message.here.is_empty() {
         return Ok(message.doubt.clone());
     }
-    let mut waiting = message.here.iter().collect::<Vec<_>>();
+    let mut waiting = message.here.clone();
     if Stand::Held.fits(&message.judgement) {
         exim.deliver(&message.place, Manner::LikeQueueRun)?;
-        let header = message.place.read(&mut Vec::new()).map_err(EximError::from)?;
-        let to_go: HashSet<String> = header.into_iter().flat_map(|header| header.to_go).collect();
-        waiting.retain(|recipient| to_go.contains(*recipient));
+        waiting = message.still_here().map_err(EximError::from)?;
     }
     Ok(waiting.first().map(|recipient| format!("{} is on this host and has not got it", show::safe(recipient))))
 }
