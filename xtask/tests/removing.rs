@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use xtask::testbed::{Bed, Delivery, Letter, Queued, RETRY_AS_ON_DEBIAN, Running, wait_until};
+use xtask::testbed::{Bed, Daemon, Delivery, Exim, Letter, Outside, Queued, RETRY_AS_ON_DEBIAN, Running, wait_until};
 
 const FRIEND: &str = "friend@outside.test";
 
@@ -529,6 +529,20 @@ fn whoever_is_on_this_host_gets_what_is_held_before_it_is_removed() -> Result<()
     }
     assert_eq!(bed.outside.recipients(), Vec::<String>::new());
     assert!(bed.exim.mailbox("alice")?.is_empty(), "nothing bounced");
+    Ok(())
+}
+
+#[test]
+fn where_exim_does_not_ask_no_attempt_is_made_for_somebody_on_this_host() -> Result<()> {
+    let outside = Outside::start()?;
+    let exim = Exim::builder().outside(&outside).start()?;
+    let bed = Bed { daemon: Daemon::builder().accounts(&["alice"]).start()?, exim, outside };
+    bed.hold("alice")?;
+    let id = to(&bed, "bob@local.test", "alice")?;
+    let dropped = bed.ctl(&["drop", "--subject", "alice", "--yes"])?;
+    assert!(dropped.code() == 1 && dropped.stderr.contains("bob@local.test"), "{dropped:?}");
+    assert_eq!(bed.exim.ids()?, set([&id]));
+    assert_eq!(bed.outside.recipients(), Vec::<String>::new());
     Ok(())
 }
 

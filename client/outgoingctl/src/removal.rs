@@ -136,7 +136,9 @@ fn must_stay(exim: &Exim, message: &Message) -> Result<Option<String>, Failure> 
         return Ok(message.doubt.clone());
     }
     let mut waiting = message.here.clone();
-    if Stand::Held.fits(&message.judgement) {
+    // Where Exim does not ask the daemon, it would send the message out.
+    let is_kept_back = || exim.option("hold_domains").is_ok_and(|value| value.contains("acl_m_outgoingd_verdict"));
+    if Stand::Held.fits(&message.judgement) && is_kept_back() {
         exim.deliver(&message.place, Manner::LikeQueueRun)?;
         waiting = message.still_here().map_err(EximError::from)?;
     }
