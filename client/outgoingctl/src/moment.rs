@@ -12,8 +12,10 @@ pub(crate) fn after(duration: &str) -> Result<u64, String> {
 fn after_moment(now: &Zoned, duration: &str) -> Result<u64, String> {
     let end = now
         .checked_add(span(duration)?)
-        .map_err(|_| "expected a duration that ends before the year 10000".to_owned())?;
-    seconds(end.timestamp())
+        .map_err(|_| "expected a duration that ends before the year 10000".to_owned())?
+        .timestamp();
+    // So long at least: times have whole seconds, and one that began long ago has ended already.
+    Ok(seconds(end)? + u64::from(end.subsec_nanosecond() > 0))
 }
 
 /// The moment that lies `duration` before now.
@@ -100,6 +102,8 @@ mod tests {
         assert_eq!(after_moment(&now, "90m"), Ok(1_005_400));
         assert_eq!(after_moment(&now, "1h 30m"), Ok(1_005_400));
         assert_eq!(after_moment(&now, "7d"), Ok(1_604_800));
+        let late = Timestamp::new(1_000_000, 999_999_999).unwrap().to_zoned(TimeZone::UTC);
+        assert_eq!(after_moment(&late, "1s"), Ok(1_000_002));
         for wrong in ["", "7", "-1h", "0s", "soon", "99999999w"] {
             assert!(after_moment(&now, wrong).is_err(), "{wrong}");
             assert!(before(wrong).is_err(), "{wrong}");
