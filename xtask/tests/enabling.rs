@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use deciding::{append, daemon, debian, decides_right};
 use serde_json::Value;
+use xtask::testbed::exim::version;
 use xtask::testbed::{Daemon, Finished, Host};
 
 /// What `enable` says where it does not write, and the parts are in.
@@ -217,14 +218,16 @@ fn a_value_that_the_site_sets_behind_our_back_is_told_with_what_to_do_when_it_is
 
 #[test]
 fn a_value_that_the_site_has_set_itself_is_refused_in_exims_words_with_what_to_do() -> Result<()> {
+    // Exim 4.100 takes an option twice, and the last one counts.
+    let not_smtp = if version()? < (4, 100) {
+        "\"acl_not_smtp\" option set for the second time"
+    } else {
+        "acl_not_smtp would be \"acl_check_mail\""
+    };
     let guards = |own: &str| if own.contains("==") { (".ifdef MAIN_ACL_CHECK_RCPT\n", ".endif\n") } else { ("", "") };
     for (own, words, advice) in [
         ("hold_domains = a.test\n", "\"hold_domains\" option set for the second time", "OUTGOINGD_OTHER_HOLDS"),
-        (
-            "acl_not_smtp = acl_check_mail\n",
-            "\"acl_not_smtp\" option set for the second time",
-            "OUTGOINGD_NEXT_NOT_SMTP",
-        ),
+        ("acl_not_smtp = acl_check_mail\n", not_smtp, "OUTGOINGD_NEXT_NOT_SMTP"),
         ("MAIN_ACL_CHECK_RCPT = acl_check_rcpt\n", "\"MAIN_ACL_CHECK_RCPT\" is already defined", "000_localmacros"),
         ("MAIN_ACL_CHECK_RCPT == acl_check_rcpt\n", "acl_smtp_rcpt would be \"acl_check_rcpt\"", "MAIN_ACL_CHECK_RCPT"),
     ] {

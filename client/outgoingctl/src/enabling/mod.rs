@@ -58,16 +58,16 @@ fn enable(tools: &mut Tools, switch: Switch, snippets: &Path) -> Result<(), Fail
     if let Err(said) = candidate.accepted(&exim)? {
         return Err(refused_aside(&exim, &said)?);
     }
+    if let Err(said) = candidate.in_use(&exim)? {
+        let advice = parts::advice(&said);
+        return Err(Failure::Some(format!("not all of it would be in force: {said}{advice}; nothing was changed")));
+    }
     if changes.is_empty() && debian::in_use(&exim)?.is_ok() {
         // One that was killed behind its writing may not have told Exim.
         if !switch.dry_run {
             debian::reload()?;
         }
         return site.nothing_to_do(&mut tools.output, ENABLE);
-    }
-    if let Err(said) = candidate.in_use(&exim)? {
-        let advice = parts::advice(&said);
-        return Err(Failure::Some(format!("not all of it would be in force: {said}{advice}; nothing was changed")));
     }
     let difference = candidate.difference(&changes)?;
     let plan = Plan { command: ENABLE, difference, changes, waiting: None, put_back: Vec::new() };
