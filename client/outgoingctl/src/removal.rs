@@ -17,6 +17,7 @@ use outgoingd_client::exim::{Exim, EximError, Manner, MessageId, Place, Removed}
 use outgoingd_client::held::{Message, Search, Stand, Walk};
 use outgoingd_client::protocol::message::{Dropped, Kind, MAX_MESSAGES, Retention};
 use outgoingd_client::{Client, Error, Terms};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,10 +70,10 @@ pub(crate) fn drop_subject(
 /// `drop ID…`: removes single messages of stopped senders. All are tried.
 pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: Consent) -> Result<(), Failure> {
     let exim = tools.exim()?;
-    let (mut chosen, mut failed) = (Vec::new(), 0);
+    let (mut chosen, mut failed, mut removal) = (Vec::new(), 0, Removal::default());
     let mut walk = Walk::new(&mut tools.client, &exim);
     for raw in message_ids {
-        match find_stopped(&mut walk, &exim, raw)? {
+        match find_stopped(&mut walk, &exim, &removal, raw)? {
             Ok(message) if chosen.iter().any(|other: &Message| other.place.id == message.place.id) => {}
             Ok(message) => chosen.push(message),
             Err(refused) => {
@@ -87,7 +88,6 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
         consent.must_be_given(&format!("Remove {what} for good, without a bounce?"))?;
     }
     let interrupt = Interrupt::listen()?;
-    let mut removal = Removal::default();
     for messages in chosen.chunks(AT_ONCE) {
         if !interrupt.came() {
             let dropped = messages.iter().map(|message| Dropped {
@@ -117,32 +117,22 @@ pub(crate) fn drop_messages(tools: &mut Tools, message_ids: &[String], consent: 
 }
 
 /// The message that was named, if its sender is stopped and there is no doubt that it is one to remove.
-fn find_stopped(walk: &mut Walk<'_>, exim: &Exim, raw: &str) -> Result<Result<Message, Refused>, Failure> {
+fn find_stopped(
+    walk: &mut Walk<'_>,
+    exim: &Exim,
+    removal: &Removal,
+    raw: &str,
+) -> Result<Result<Message, Refused>, Failure> {
     let message = match find(walk, raw, "removed")?.and_then(must_be_stopped) {
         Ok(message) => message,
         refused => return Ok(refused),
     };
     let message = walk.examine(message)?;
     let id = message.place.id;
-    Ok(match must_stay(exim, &message)? {
+    Ok(match removal.must_stay(exim, &message)? {
         Some(why) => Err((format!("{id} was not removed: {why}; `exim -Mrm {id}` removes any message"), "doubtful")),
         None => Ok(message),
     })
-}
-
-/// Why a message is not to be removed, if there is anything against it.
-fn must_stay(exim: &Exim, message: &Message) -> Result<Option<String>, Failure> {
-    if message.doubt.is_some() || message.here.is_empty() {
-        return Ok(message.doubt.clone());
-    }
-    let mut waiting = message.here.clone();
-    // Where Exim does not ask the daemon, it would send the message out.
-    let is_kept_back = || exim.option("hold_domains").is_ok_and(|value| value.contains("acl_m_outgoingd_verdict"));
-    if Stand::Held.fits(&message.judgement) && is_kept_back() {
-        exim.deliver(&message.place, Manner::LikeQueueRun)?;
-        waiting = message.still_here().map_err(EximError::from)?;
-    }
-    Ok(waiting.first().map(|recipient| format!("{} is on this host and has not got it", show::safe(recipient))))
 }
 
 /// The message, if its sender is stopped.
@@ -419,6 +409,8 @@ struct Removal {
     unreadable: u64,
     /// Left alone, since they are not, or may not be, for the outside alone.
     doubtful: BTreeSet<MessageId>,
+    /// Whether Exim keeps back what is held. Asked once, when it matters.
+    keeps_back: OnceCell<bool>,
 }
 
 impl Removal {
@@ -449,8 +441,8 @@ impl Removal {
         };
         let unreadable = walk(client, output, exim, search, |output, message| {
             let Some(subject) = of_whom(&message) else { return Ok(()) };
-            let asked_to_end = interrupt.came() && !message.here.is_empty();
-            if let Some(why) = if asked_to_end { None } else { must_stay(exim, &message)? } {
+            let why = if interrupt.came() { message.doubt.clone() } else { self.must_stay(exim, &message)? };
+            if let Some(why) = why {
                 return self.leave(message.place.id, &why, output);
             }
             self.doubtful.remove(&message.place.id);
@@ -462,6 +454,21 @@ impl Removal {
         self.unreadable = self.unreadable.max(unreadable);
         // Once is enough.
         if tried_before { Ok(()) } else { self.try_again(exim, interrupt) }
+    }
+
+    /// Why a message is not to be removed, if there is anything against it.
+    fn must_stay(&self, exim: &Exim, message: &Message) -> Result<Option<String>, Failure> {
+        if message.doubt.is_some() || message.here.is_empty() {
+            return Ok(message.doubt.clone());
+        }
+        let mut waiting = message.here.clone();
+        // Where Exim does not ask the daemon, it would send the message out.
+        let holds = || exim.option("hold_domains").is_ok_and(|value| value.contains("acl_m_outgoingd_verdict"));
+        if Stand::Held.fits(&message.judgement) && *self.keeps_back.get_or_init(holds) {
+            exim.deliver(&message.place, Manner::LikeQueueRun)?;
+            waiting = message.still_here().map_err(EximError::from)?;
+        }
+        Ok(waiting.first().map(|recipient| format!("{} is on this host and has not got it", show::safe(recipient))))
     }
 
     /// Leaves a message alone, and says why, once.
